@@ -1,0 +1,42 @@
+/* Codecs: the forms in which rows of K or V lie in the store. A codec works on rows of d f32
+ * values; slots of one group are sealed together. Encoded bytes are what is read back. */
+#ifndef KVG_CACHE_CODEC_H
+#define KVG_CACHE_CODEC_H
+
+#include "kernel/kernel.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The largest number of slots in a block, and so of any decoded copy. */
+enum { KVG_TILE_SLOTS = 64 };
+
+struct kvg_codec {
+    char name[24];
+    int type;             /* kvg_type when the attention kernels read the rows directly, else -1 */
+    int interleaved;      /* 1: channels in the file's order (pairs 2i, 2i+1), 0: halves apart */
+    unsigned group;       /* slots sealed together; 1 = every slot alone */
+    unsigned block_slots; /* slots of a block: 64, or the group */
+    unsigned bits;        /* per code, for the codecs that have a choice */
+    unsigned channels;    /* channels that share a scale within a slot, if any */
+    /* Bytes of n slots (a whole number of groups), split in codes and scales. */
+    void (*bytes)(const struct kvg_codec *c, size_t n, size_t d, size_t *payload, size_t *scales);
+    void (*encode)(const struct kvg_codec *c, const struct kvg_kernels *k, const float *rows,
+                   size_t n, size_t d, void *dst);
+    void (*decode)(const struct kvg_codec *c, const struct kvg_kernels *k, const void *src,
+                   size_t n, size_t d, float *rows);
+};
+
+/* Row codecs of the ggml types f32, f16, q8_0, q4_0. d must be a multiple of 32 for the last two. */
+void kvg_codec_row(struct kvg_codec *c, enum kvg_type type, int interleaved);
+/* KIVI (Liu et al. 2024, arXiv 2402.02750, section 3): keys per channel over `group` tokens,
+ * asymmetric; values per token over 32 channels. bits is 2 or 4. */
+void kvg_codec_kivi_k(struct kvg_codec *c, unsigned bits, unsigned group);
+void kvg_codec_kivi_v(struct kvg_codec *c, unsigned bits, unsigned channels);
+
+size_t kvg_codec_total_bytes(const struct kvg_codec *c, size_t n, size_t d);
+/* Moves d channels between the half-split and the interleaved order. */
+void kvg_codec_interleave(const float *half, float *inter, size_t d);
+void kvg_codec_deinterleave(const float *inter, float *half, size_t d);
+
+#endif

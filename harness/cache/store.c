@@ -1,0 +1,498 @@
+/* Owns the slots of one conversation: lists of segments, appending, reading, counting bytes. How
+ * plans change them is in store_apply.c. Must not know any strategy. */
+#include "cache/store.h"
+
+#include "cache/store_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t n_cols(const struct kvg_store *s)
+{
+    return KVG_COL_SIDE + s->cfg.n_side;
+}
+
+static size_t n_heads(const struct kvg_store *s)
+{
+    return s->cfg.n_layers * s->cfg.n_kv_heads;
+}
+
+size_t kvg_store_plain_row_bytes(const struct kvg_store *s, size_t col)
+{
+    if (col == KVG_COL_K || col == KVG_COL_V)
+        return s->cfg.d_head * sizeof(float);
+    if (col == KVG_COL_POS)
+        return sizeof(int32_t);
+    return s->cfg.side_floats[col - KVG_COL_SIDE] * sizeof(float);
+}
+
+int kvg_store_class(const struct kvg_store *s, size_t col, unsigned codec)
+{
+    return s->classes[col == KVG_COL_K || col == KVG_COL_V ? KVG_COL_N + codec : col];
+}
+
+unsigned kvg_store_block_slots(const struct kvg_store *s, size_t col, unsigned codec)
+{
+    return col == KVG_COL_K || col == KVG_COL_V ? s->codecs[codec].block_slots : KVG_TILE_SLOTS;
+}
+
+size_t kvg_store_row_bytes(const struct kvg_store *s, size_t col, unsigned codec)
+{
+    if (codec == 0)
+        return kvg_store_plain_row_bytes(s, col);
+    const struct kvg_codec *c = &s->codecs[codec];
+    return kvg_codec_total_bytes(c, c->group, s->cfg.d_head) / c->group;
+}
+
+struct kvg_block *kvg_store_get_block(struct kvg_store *s, size_t col, unsigned codec)
+{
+    struct kvg_block *b = kvg_heap_get(s->heap, kvg_store_class(s, col, codec));
+    if (!b)
+        abort(); /* the reserve is sized for every legal state: this is a bug, not an input */
+    return b;
+}
+
+/* ---- opening ---- */
+
+static void layout_lists(struct kvg_store *s)
+{
+    size_t cols = n_cols(s);
+    for (size_t h = 0; h < n_heads(s); h++)
+        for (size_t c = 0; c < cols; c++)
+            s->heads[h].cols[c].segs = s->segs + (h * cols + c) * s->list_cap;
+}
+
+static int alloc_parts(struct kvg_store *s)
+{
+    s->heads = calloc(n_heads(s), sizeof *s->heads);
+    s->segs = calloc(n_heads(s) * n_cols(s) * s->list_cap, sizeof *s->segs);
+    s->tile = calloc(KVG_TILE_SLOTS * s->cfg.d_head, sizeof *s->tile);
+    s->picks = calloc(s->cfg.max_slots + 1, sizeof *s->picks);
+    s->spare = calloc(s->list_cap, sizeof *s->spare);
+    return s->heads && s->segs && s->tile && s->picks && s->spare ? 0 : -1;
+}
+
+/* Every head may hold all its rows exact and encoded at once, twice over for forks. */
+static int open_heap(struct kvg_store *s, struct kvg_err *err)
+{
+    size_t rows = (s->cfg.max_slots / 16 + 8) * 16;
+    size_t row = 4 * kvg_store_plain_row_bytes(s, KVG_COL_K) + 64;
+    for (size_t i = 0; i < s->cfg.n_side; i++)
+        row += kvg_store_plain_row_bytes(s, KVG_COL_SIDE + i);
+    size_t blocks = n_heads(s) * n_cols(s) * (s->list_cap + 4) * 2;
+    return kvg_heap_open(&s->heap, n_heads(s) * rows * row * 2, blocks, err);
+}
+
+static int open_classes(struct kvg_store *s, struct kvg_err *err)
+{
+    for (size_t c = 0; c < n_cols(s); c++) {
+        int k = kvg_heap_class(s->heap, KVG_TILE_SLOTS * kvg_store_plain_row_bytes(s, c));
+        if (k < 0)
+            return KVG_FAIL(err, KVG_ECHECK, "too many block sizes in one store");
+        s->classes[c] = (uint8_t)k;
+    }
+    s->classes[KVG_COL_N] = s->classes[KVG_COL_K];
+    return 0;
+}
+
+static int open_store(struct kvg_store **out, const struct kvg_store_cfg *cfg,
+                      struct kvg_heap *heap, struct kvg_err *err)
+{
+    *out = NULL;
+    struct kvg_store *s = calloc(1, sizeof *s);
+    if (!s)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    s->cfg = *cfg;
+    s->list_cap = cfg->max_slots / 8 + 8; /* groups may be as small as 8 slots */
+    kvg_codec_row(&s->codecs[0], KVG_F32, 0);
+    s->n_codecs = 1;
+    int rc = alloc_parts(s) ? KVG_FAIL(err, KVG_ENOMEM, "out of memory for a KV store") : 0;
+    if (!rc && heap) {
+        s->heap = heap;
+        heap->owners++;
+    } else if (!rc) {
+        rc = open_heap(s, err);
+    }
+    if (!rc)
+        rc = open_classes(s, err);
+    if (rc) {
+        kvg_store_close(s);
+        return rc;
+    }
+    layout_lists(s);
+    *out = s;
+    return 0;
+}
+
+int kvg_store_open(struct kvg_store **s, const struct kvg_store_cfg *cfg, struct kvg_err *err)
+{
+    if (cfg->n_side > KVG_SIDE_MAX || cfg->d_head > 512)
+        return KVG_FAIL(err, KVG_EUNSUP, "a store has at most %d side columns and heads of 512",
+                        KVG_SIDE_MAX);
+    return open_store(s, cfg, NULL, err);
+}
+
+static void drop_all(struct kvg_store *s)
+{
+    for (size_t h = 0; s->heads && h < n_heads(s); h++) {
+        for (size_t c = 0; c < n_cols(s); c++) {
+            struct kvg_list *l = &s->heads[h].cols[c];
+            for (uint32_t i = 0; i < l->n_segs; i++)
+                kvg_heap_put(s->heap, l->segs[i].b);
+            l->n_segs = 0;
+        }
+        s->heads[h].n_slots = 0;
+    }
+}
+
+void kvg_store_close(struct kvg_store *s)
+{
+    if (!s)
+        return;
+    if (s->heap && s->heap->owners > 1)
+        drop_all(s);
+    kvg_heap_release(s->heap);
+    free(s->heads);
+    free(s->segs);
+    free(s->tile);
+    free(s->picks);
+    free(s->spare);
+    free(s);
+}
+
+void kvg_store_reset(struct kvg_store *s)
+{
+    drop_all(s);
+    if (s->heap->owners == 1)
+        kvg_heap_reset(s->heap);
+    memset(&s->count, 0, sizeof s->count);
+}
+
+int kvg_store_add_codec(struct kvg_store *s, const struct kvg_codec *c, int *index,
+                        struct kvg_err *err)
+{
+    for (size_t i = 0; i < s->n_codecs; i++)
+        if (!strcmp(s->codecs[i].name, c->name)) {
+            *index = (int)i;
+            return 0;
+        }
+    size_t bytes = kvg_codec_total_bytes(c, c->block_slots, s->cfg.d_head);
+    int k = s->n_codecs < KVG_CODECS_MAX ? kvg_heap_class(s->heap, bytes) : -1;
+    if (k < 0)
+        return KVG_FAIL(err, KVG_EUNSUP, "a store holds at most %d codecs", KVG_CODECS_MAX);
+    *index = (int)s->n_codecs;
+    s->classes[KVG_COL_N + s->n_codecs] = (uint8_t)k;
+    s->codecs[s->n_codecs++] = *c;
+    return 0;
+}
+
+int kvg_store_open_fork(struct kvg_store **dst, struct kvg_store *src, struct kvg_err *err)
+{
+    int rc = open_store(dst, &src->cfg, src->heap, err);
+    if (rc)
+        return rc;
+    struct kvg_store *d = *dst;
+    memcpy(d->codecs, src->codecs, sizeof d->codecs);
+    memcpy(d->classes, src->classes, sizeof d->classes);
+    d->n_codecs = src->n_codecs;
+    for (size_t h = 0; h < n_heads(src); h++) {
+        d->heads[h].n_slots = src->heads[h].n_slots;
+        for (size_t c = 0; c < n_cols(src); c++) {
+            const struct kvg_list *from = &src->heads[h].cols[c];
+            struct kvg_list *to = &d->heads[h].cols[c];
+            memcpy(to->segs, from->segs, from->n_segs * sizeof *to->segs);
+            to->n_segs = from->n_segs;
+            for (uint32_t i = 0; i < to->n_segs; i++)
+                to->segs[i].b->refs++;
+        }
+    }
+    return 0;
+}
+
+/* ---- appending ---- */
+
+/* 1 when rows [at, at+n) of a block can become ours: unwritten, or written with the same bytes. */
+static int rows_fit(const struct kvg_block *b, size_t at, size_t n, size_t row_bytes,
+                    const unsigned char *rows, size_t stride)
+{
+    if (at == b->written || b->refs == 1)
+        return 1;
+    if (at + n > b->written)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(b->data + (at + i) * row_bytes, rows + i * stride, row_bytes))
+            return 0;
+    return 1;
+}
+
+/* Gives a segment a block of its own with its rows at the front. */
+static void unshare(struct kvg_store *s, struct kvg_seg *g, size_t col)
+{
+    size_t rb = kvg_store_row_bytes(s, col, g->codec);
+    struct kvg_block *b = kvg_store_get_block(s, col, g->codec);
+    memcpy(b->data, kvg_seg_data(g, rb), g->n * rb);
+    b->written = g->n;
+    s->count.bytes_written += g->n * rb;
+    kvg_heap_put(s->heap, g->b);
+    g->b = b;
+    g->off = 0;
+}
+
+/* Takes over the twin's block when it begins with the same rows. */
+static int adopt(struct kvg_list *l, const struct kvg_list *twin, size_t row_bytes,
+                 const unsigned char *rows, size_t stride, size_t n)
+{
+    if (!twin || twin == l || twin->n_segs <= l->n_segs)
+        return 0;
+    const struct kvg_seg *t = &twin->segs[l->n_segs];
+    if (t->off || t->n < n)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(t->b->data + i * row_bytes, rows + i * stride, row_bytes))
+            return 0;
+    t->b->refs++;
+    l->segs[l->n_segs++] = (struct kvg_seg){.b = t->b, .n = (uint16_t)n, .codec = t->codec};
+    return 1;
+}
+
+void kvg_store_push(struct kvg_store *s, struct kvg_list *l, const struct kvg_list *twin,
+                    size_t col, unsigned codec, const void *data, size_t stride, size_t n)
+{
+    const unsigned char *rows = data;
+    size_t rb = kvg_store_row_bytes(s, col, codec), cap = kvg_store_block_slots(s, col, codec);
+    while (n > 0) {
+        struct kvg_seg *g = l->n_segs ? &l->segs[l->n_segs - 1] : NULL;
+        size_t end = g ? (size_t)g->off + g->n : 0;
+        if (!g || g->codec != codec || end >= cap) {
+            size_t m = n < cap ? n : cap;
+            if (adopt(l, twin, rb, rows, stride, m)) {
+                rows += m * stride;
+                n -= m;
+                continue;
+            }
+            g = &l->segs[l->n_segs++];
+            *g = (struct kvg_seg){.b = kvg_store_get_block(s, col, codec), .codec = (uint8_t)codec};
+            end = 0;
+        }
+        size_t m = cap - end < n ? cap - end : n;
+        if (!rows_fit(g->b, end, m, rb, rows, stride)) {
+            unshare(s, g, col);
+            continue;
+        }
+        if (end + m > g->b->written || g->b->refs == 1) {
+            for (size_t i = 0; i < m; i++)
+                memcpy(g->b->data + (end + i) * rb, rows + i * stride, rb);
+            s->count.bytes_written += m * rb;
+            g->b->written = (uint16_t)(end + m);
+        }
+        g->n = (uint16_t)(g->n + m);
+        rows += m * stride;
+        n -= m;
+    }
+}
+
+void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const float *v, size_t ld,
+                      int32_t pos0, size_t n)
+{
+    static const float zeros[64];
+    int32_t pos[KVG_TILE_SLOTS];
+    const struct kvg_head *first = kvg_store_head(s, 0, 0);
+    for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
+        struct kvg_head *hd = kvg_store_head(s, layer, h);
+        size_t at = h * s->cfg.d_head, stride = ld * sizeof(float);
+        kvg_store_push(s, &hd->cols[KVG_COL_K], NULL, KVG_COL_K, 0, k + at, stride, n);
+        kvg_store_push(s, &hd->cols[KVG_COL_V], NULL, KVG_COL_V, 0, v + at, stride, n);
+        for (size_t i = 0; i < n;) {
+            size_t m = n - i < KVG_TILE_SLOTS ? n - i : KVG_TILE_SLOTS;
+            for (size_t j = 0; j < m; j++)
+                pos[j] = pos0 + (int32_t)(i + j);
+            kvg_store_push(s, &hd->cols[KVG_COL_POS], &first->cols[KVG_COL_POS], KVG_COL_POS, 0,
+                           pos, sizeof pos[0], m);
+            i += m;
+        }
+        for (size_t c = 0; c < s->cfg.n_side; c++)
+            kvg_store_push(s, &hd->cols[KVG_COL_SIDE + c], NULL, KVG_COL_SIDE + c, 0, zeros, 0, n);
+        hd->n_slots += (uint32_t)n;
+    }
+}
+
+/* ---- reading ---- */
+
+void kvg_store_positions(const struct kvg_store *s, size_t layer, size_t head, int32_t *out)
+{
+    const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_POS];
+    for (uint32_t i = 0; i < l->n_segs; i++) {
+        memcpy(out, kvg_seg_data(&l->segs[i], sizeof *out), l->segs[i].n * sizeof *out);
+        out += l->segs[i].n;
+    }
+}
+
+void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col,
+                    size_t from, size_t n, float *out)
+{
+    const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[col];
+    size_t d = s->cfg.d_head, at = 0;
+    float tile[KVG_TILE_SLOTS * 512];
+    for (uint32_t i = 0; i < l->n_segs && n > 0; at += l->segs[i].n, i++) {
+        const struct kvg_seg *g = &l->segs[i];
+        if (at + g->n <= from)
+            continue;
+        const struct kvg_codec *c = &s->codecs[g->codec];
+        size_t skip = from - at, m = g->n - skip < n ? g->n - skip : n;
+        size_t rb = kvg_store_row_bytes(s, col, g->codec);
+        const unsigned char *src = c->group > 1 ? g->b->data : kvg_seg_data(g, rb);
+        c->decode(c, s->cfg.kernels, src, g->n, d, tile);
+        memcpy(out, tile + skip * d, m * d * sizeof *out);
+        out += m * d;
+        from += m;
+        n -= m;
+    }
+}
+
+size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col)
+{
+    const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[col];
+    size_t at = 0, exact = 0;
+    for (uint32_t i = l->n_segs; i-- > 0;) {
+        at += l->segs[i].n;
+        if (l->segs[i].codec == 0)
+            exact = at;
+    }
+    return exact;
+}
+
+void kvg_store_side_get(const struct kvg_store *s, size_t layer, size_t head, size_t i, float *out)
+{
+    const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_SIDE + i];
+    size_t w = s->cfg.side_floats[i];
+    for (uint32_t k = 0; k < l->n_segs; k++) {
+        memcpy(out, kvg_seg_data(&l->segs[k], w * sizeof *out), l->segs[k].n * w * sizeof *out);
+        out += l->segs[k].n * w;
+    }
+}
+
+void kvg_store_side_put(struct kvg_store *s, size_t layer, size_t head, size_t i, const float *in)
+{
+    struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_SIDE + i];
+    size_t w = s->cfg.side_floats[i];
+    for (uint32_t k = 0; k < l->n_segs; k++) {
+        if (l->segs[k].b->refs > 1)
+            unshare(s, &l->segs[k], KVG_COL_SIDE + i);
+        memcpy(kvg_seg_data(&l->segs[k], w * sizeof *in), in, l->segs[k].n * w * sizeof *in);
+        in += l->segs[k].n * w;
+        s->count.bytes_written += l->segs[k].n * w * sizeof *in;
+    }
+}
+
+/* ---- bytes ---- */
+
+static void kv_bytes(const struct kvg_store *s, const struct kvg_list *l, struct kvg_bytes *out)
+{
+    for (uint32_t i = 0; i < l->n_segs; i++) {
+        size_t payload, scales;
+        const struct kvg_codec *c = &s->codecs[l->segs[i].codec];
+        c->bytes(c, l->segs[i].n, s->cfg.d_head, &payload, &scales);
+        out->payload += payload;
+        out->scales += scales;
+    }
+}
+
+/* Whether an earlier head's list already counts this block of positions. */
+static int counted(const struct kvg_store *s, size_t head, uint32_t seg)
+{
+    const struct kvg_block *b = s->heads[head].cols[KVG_COL_POS].segs[seg].b;
+    if (b->refs == 1)
+        return 0;
+    size_t layer_first = head - head % s->cfg.n_kv_heads;
+    const size_t twins[] = {0, layer_first};
+    for (size_t i = 0; i < 2; i++) {
+        const struct kvg_list *t = &s->heads[twins[i]].cols[KVG_COL_POS];
+        if (twins[i] < head && seg < t->n_segs && t->segs[seg].b == b)
+            return 1;
+    }
+    return 0;
+}
+
+void kvg_store_bytes(const struct kvg_store *s, struct kvg_bytes *out)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t h = 0; h < n_heads(s); h++) {
+        const struct kvg_head *hd = &s->heads[h];
+        kv_bytes(s, &hd->cols[KVG_COL_K], out);
+        kv_bytes(s, &hd->cols[KVG_COL_V], out);
+        for (uint32_t i = 0; i < hd->cols[KVG_COL_POS].n_segs; i++)
+            if (!counted(s, h, i))
+                out->index += hd->cols[KVG_COL_POS].segs[i].n * sizeof(int32_t);
+        for (size_t c = 0; c < s->cfg.n_side; c++)
+            out->state += hd->n_slots * s->cfg.side_floats[c] * sizeof(float);
+    }
+    out->logical = out->payload + out->scales + out->index + out->state;
+    out->alloc = s->heap->used_bytes;
+}
+
+void kvg_store_mark_peak(struct kvg_store *s)
+{
+    s->heap->peak_bytes = s->heap->used_bytes;
+}
+
+size_t kvg_store_peak_bytes(const struct kvg_store *s)
+{
+    return s->heap->peak_bytes;
+}
+
+/* ---- checking ---- */
+
+static int check_list(const struct kvg_store *s, size_t head, size_t col, struct kvg_err *err)
+{
+    const struct kvg_list *l = &s->heads[head].cols[col];
+    size_t n = 0;
+    for (uint32_t i = 0; i < l->n_segs; i++) {
+        const struct kvg_seg *g = &l->segs[i];
+        size_t cap = kvg_store_block_slots(s, col, g->codec);
+        if (!g->n || g->off + g->n > cap || g->off + g->n > g->b->written || !g->b->refs)
+            return KVG_FAIL(err, KVG_ECHECK, "store: bad segment %u of head %zu, column %zu", i,
+                            head, col);
+        n += g->n;
+    }
+    if (n != s->heads[head].n_slots)
+        return KVG_FAIL(err, KVG_ECHECK, "store: head %zu has %u slots but column %zu has %zu",
+                        head, s->heads[head].n_slots, col, n);
+    return 0;
+}
+
+static int check_order(const struct kvg_store *s, size_t head, struct kvg_err *err)
+{
+    int32_t *pos = (int32_t *)(void *)s->picks;
+    kvg_store_positions(s, head / s->cfg.n_kv_heads, head % s->cfg.n_kv_heads, pos);
+    for (size_t i = 1; i < s->heads[head].n_slots; i++)
+        if (pos[i] <= pos[i - 1])
+            return KVG_FAIL(err, KVG_ECHECK, "store: positions of head %zu are not ascending",
+                            head);
+    return 0;
+}
+
+int kvg_store_check(const struct kvg_store *s, struct kvg_err *err)
+{
+    size_t block = 0;
+    for (size_t h = 0; h < n_heads(s); h++) {
+        for (size_t c = 0; c < n_cols(s); c++) {
+            int rc = check_list(s, h, c, err);
+            if (rc)
+                return rc;
+        }
+        int rc = check_order(s, h, err);
+        if (rc)
+            return rc;
+        for (size_t c = 0; c < n_cols(s); c++)
+            block += KVG_TILE_SLOTS * kvg_store_plain_row_bytes(s, c) + sizeof(struct kvg_block);
+    }
+    struct kvg_bytes b;
+    kvg_store_bytes(s, &b);
+    if (s->heap->owners == 1 && b.alloc > b.logical + b.logical / 10 + block)
+        return KVG_FAIL(err, KVG_ECHECK,
+                        "store: %zu bytes allocated for %zu logical ones: more than 1.10 x and one "
+                        "block per list",
+                        b.alloc, b.logical);
+    return 0;
+}

@@ -1,0 +1,426 @@
+/* Owns the carrying out of plans: keeping, dropping, sealing, truncating. Every row that is moved,
+ * decoded or encoded is counted here and nowhere else. Must not know why. */
+#include "cache/store.h"
+
+#include "cache/store_internal.h"
+
+#include <string.h>
+
+static int is_group(const struct kvg_store *s, size_t col, unsigned codec)
+{
+    return (col == KVG_COL_K || col == KVG_COL_V) && s->codecs[codec].group > 1;
+}
+
+static int is_kv(size_t col)
+{
+    return col == KVG_COL_K || col == KVG_COL_V;
+}
+
+/* ---- dropping rows of one segment ---- */
+
+/* Moves rows of a segment that is ours so that only picks[0..n) (indices within it) remain. */
+static void squeeze(struct kvg_store *s, struct kvg_seg *g, size_t col, const uint32_t *picks,
+                    size_t n)
+{
+    size_t rb = kvg_store_row_bytes(s, col, g->codec), moved = 0;
+    size_t gap = 0;
+    while (gap < n && picks[gap] == gap)
+        gap++;
+    size_t hole = n ? g->n - n : 0, tail = n - gap;
+    unsigned char *base = kvg_seg_data(g, rb);
+    /* one hole near the front: shifting the few rows before it is cheaper than all behind it */
+    if (gap < tail && picks[n - 1] == g->n - 1u && picks[gap] == gap + hole) {
+        memmove(base + hole * rb, base, gap * rb);
+        g->off = (uint16_t)(g->off + hole);
+        moved = gap;
+    } else {
+        for (size_t i = gap; i < n; i++)
+            memmove(base + i * rb, base + picks[i] * rb, rb);
+        moved = tail;
+        g->b->written = (uint16_t)(g->off + n);
+    }
+    g->n = (uint16_t)n;
+    s->count.bytes_written += moved * rb;
+    if (is_kv(col))
+        s->count.n_moved += moved;
+}
+
+/* The same for a shared block: the remaining rows go to a block of our own. */
+static void copy_rows(struct kvg_store *s, struct kvg_seg *g, size_t col, const uint32_t *picks,
+                      size_t n)
+{
+    size_t rb = kvg_store_row_bytes(s, col, g->codec);
+    struct kvg_block *b = kvg_store_get_block(s, col, g->codec);
+    for (size_t i = 0; i < n; i++)
+        memcpy(b->data + i * rb, kvg_seg_data(g, rb) + picks[i] * rb, rb);
+    b->written = (uint16_t)n;
+    kvg_heap_put(s->heap, g->b);
+    g->b = b;
+    g->off = 0;
+    g->n = (uint16_t)n;
+    s->count.bytes_written += n * rb;
+    if (is_kv(col))
+        s->count.n_moved += n;
+}
+
+/* Opens a sealed group and keeps picks of it as exact rows. */
+static void open_group(struct kvg_store *s, struct kvg_seg *g, size_t col, const uint32_t *picks,
+                       size_t n)
+{
+    const struct kvg_codec *c = &s->codecs[g->codec];
+    size_t d = s->cfg.d_head;
+    c->decode(c, s->cfg.kernels, g->b->data, g->n, d, s->tile);
+    struct kvg_block *b = kvg_store_get_block(s, col, 0);
+    for (size_t i = 0; i < n; i++)
+        memcpy(b->data + i * d * sizeof(float), s->tile + picks[i] * d, d * sizeof(float));
+    b->written = (uint16_t)n;
+    s->count.n_decoded += g->n;
+    s->count.bytes_written += n * d * sizeof(float);
+    kvg_heap_put(s->heap, g->b);
+    *g = (struct kvg_seg){.b = b, .n = (uint16_t)n};
+}
+
+/* Makes a list of positions use the blocks of its twin where they agree. */
+static int share_positions(struct kvg_store *s, struct kvg_list *l, const struct kvg_list *twin,
+                           const int32_t *pos, size_t n)
+{
+    size_t i = l->n_segs;
+    if (!twin || twin == l || i >= twin->n_segs)
+        return 0;
+    const struct kvg_seg *t = &twin->segs[i];
+    if (t->n != n || memcmp(kvg_seg_data(t, sizeof *pos), pos, n * sizeof *pos))
+        return 0;
+    t->b->refs++;
+    l->segs[l->n_segs++] = *t;
+    (void)s;
+    return 1;
+}
+
+static int reshare(struct kvg_store *s, size_t head, struct kvg_list *l, const struct kvg_seg *g,
+                   const uint32_t *picks, size_t n)
+{
+    int32_t pos[KVG_TILE_SLOTS];
+    const int32_t *from = (const int32_t *)(const void *)kvg_seg_data(g, sizeof *from);
+    for (size_t i = 0; i < n; i++)
+        pos[i] = from[picks[i]];
+    size_t layer_first = head - head % s->cfg.n_kv_heads;
+    return share_positions(s, l, head ? &s->heads[0].cols[KVG_COL_POS] : NULL, pos, n) ||
+           share_positions(s, l, head > layer_first ? &s->heads[layer_first].cols[KVG_COL_POS] : NULL,
+                           pos, n);
+}
+
+/* Keeps rows keep[0..n) (ascending slots) of one column. */
+static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint32_t *keep,
+                        size_t n)
+{
+    struct kvg_list *l = &s->heads[head].cols[col];
+    uint32_t n_old = l->n_segs, picks[KVG_TILE_SLOTS];
+    size_t first = 0, at = 0;
+    memcpy(s->spare, l->segs, n_old * sizeof *s->spare);
+    l->n_segs = 0;
+    for (uint32_t i = 0; i < n_old; i++) {
+        struct kvg_seg g = s->spare[i];
+        size_t m = 0;
+        for (; at < n && keep[at] < first + g.n; at++)
+            picks[m++] = (uint32_t)(keep[at] - first);
+        first += g.n;
+        if (m == 0) {
+            kvg_heap_put(s->heap, g.b);
+            continue;
+        }
+        if (m < g.n) {
+            if (is_group(s, col, g.codec)) {
+                open_group(s, &g, col, picks, m);
+            } else if (g.b->refs > 1) {
+                if (col == KVG_COL_POS && reshare(s, head, l, &g, picks, m)) {
+                    kvg_heap_put(s->heap, g.b);
+                    continue;
+                }
+                copy_rows(s, &g, col, picks, m);
+            } else {
+                squeeze(s, &g, col, picks, m);
+            }
+        }
+        l->segs[l->n_segs++] = g;
+    }
+}
+
+/* ---- merging half-empty blocks ---- */
+
+static int too_empty(const struct kvg_store *s, size_t col, const struct kvg_list *l, size_t n)
+{
+    size_t cap = 0, block = kvg_store_block_slots(s, col, 0);
+    for (uint32_t i = 0; i < l->n_segs; i++)
+        cap += kvg_store_block_slots(s, col, l->segs[i].codec);
+    return cap > n + n / 20 + block;
+}
+
+static void to_front(struct kvg_store *s, struct kvg_seg *g, size_t col)
+{
+    size_t rb = kvg_store_row_bytes(s, col, g->codec);
+    memmove(g->b->data, kvg_seg_data(g, rb), g->n * rb);
+    g->off = 0;
+    g->b->written = g->n;
+    s->count.bytes_written += g->n * rb;
+    if (is_kv(col))
+        s->count.n_moved += g->n;
+}
+
+static void merge_column(struct kvg_store *s, size_t head, size_t col)
+{
+    struct kvg_list *l = &s->heads[head].cols[col];
+    if (!too_empty(s, col, l, s->heads[head].n_slots))
+        return;
+    uint32_t n_old = l->n_segs;
+    memcpy(s->spare, l->segs, n_old * sizeof *s->spare);
+    l->n_segs = 0;
+    for (uint32_t i = 0; i < n_old; i++) {
+        struct kvg_seg g = s->spare[i];
+        size_t cap = kvg_store_block_slots(s, col, g.codec);
+        if (g.off > 0 && g.b->refs == 1)
+            to_front(s, &g, col);
+        struct kvg_seg *last = l->n_segs ? &l->segs[l->n_segs - 1] : NULL;
+        if (is_group(s, col, g.codec) || !last || last->codec != g.codec ||
+            last->off + last->n >= (int)cap) {
+            l->segs[l->n_segs++] = g;
+            continue;
+        }
+        size_t rb = kvg_store_row_bytes(s, col, g.codec);
+        kvg_store_push(s, l, NULL, col, g.codec, kvg_seg_data(&g, rb), rb, g.n);
+        if (is_kv(col))
+            s->count.n_moved += g.n;
+        kvg_heap_put(s->heap, g.b);
+    }
+}
+
+/* ---- keep and drop ---- */
+
+/* With whole groups, a sealed group is kept or dropped as one: groups are taken by how many of
+ * their slots were wanted, as long as the number of slots asked for is not exceeded. */
+static size_t round_to_groups(struct kvg_store *s, size_t head, uint32_t *keep, size_t n)
+{
+    const struct kvg_list *l = &s->heads[head].cols[KVG_COL_K];
+    size_t out = 0, at = 0, first = 0;
+    uint32_t *copy = s->picks;
+    for (uint32_t i = 0; i < l->n_segs; i++) {
+        const struct kvg_seg *g = &l->segs[i];
+        size_t begin = at;
+        while (at < n && keep[at] < first + g->n)
+            at++;
+        size_t wanted = at - begin;
+        int whole = is_group(s, KVG_COL_K, g->codec);
+        if (whole && 2 * wanted >= g->n)
+            for (uint32_t j = 0; j < g->n; j++)
+                copy[out++] = (uint32_t)(first + j);
+        else if (!whole)
+            for (size_t j = begin; j < at; j++)
+                copy[out++] = keep[j];
+        first += g->n;
+    }
+    memcpy(keep, copy, out * sizeof *keep);
+    return out;
+}
+
+static void keep_head(struct kvg_store *s, size_t head, const uint32_t *keep, size_t n)
+{
+    struct kvg_head *hd = &s->heads[head];
+    s->count.n_evicted += hd->n_slots - n;
+    for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
+        keep_column(s, head, c, keep, n);
+    hd->n_slots = (uint32_t)n;
+    for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
+        merge_column(s, head, c);
+}
+
+static int check_slots(const struct kvg_plan_op *op, size_t n_slots, struct kvg_err *err)
+{
+    for (uint32_t i = 0; i < op->n_slots; i++)
+        if (op->slots[i] >= n_slots || (i && op->slots[i] <= op->slots[i - 1]))
+            return KVG_FAIL(err, KVG_ECHECK,
+                            "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
+                            kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i],
+                            n_slots);
+    return 0;
+}
+
+/* Turns KEEP and DROP into the list of slots that stay, in s->picks' room of the plan's caller. */
+static int apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct kvg_plan_op *op,
+                      struct kvg_err *err)
+{
+    size_t head = op->layer * s->cfg.n_kv_heads + op->head, total = s->heads[head].n_slots, n = 0;
+    int rc = check_slots(op, total, err);
+    if (rc)
+        return rc;
+    uint32_t *keep = kvg_plan_slots(plan, total);
+    if (!keep)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: no room left for a list of %zu slots", total);
+    if (op->kind == KVG_PLAN_KEEP) {
+        memcpy(keep, op->slots, op->n_slots * sizeof *keep);
+        n = op->n_slots;
+    } else {
+        for (uint32_t i = 0, j = 0; i < total; i++) {
+            if (j < op->n_slots && op->slots[j] == i)
+                j++;
+            else
+                keep[n++] = i;
+        }
+    }
+    if (op->whole_groups)
+        n = round_to_groups(s, head, keep, n);
+    if (n < total)
+        keep_head(s, head, keep, n);
+    plan->n_slots -= total;
+    return 0;
+}
+
+/* ---- sealing ---- */
+
+/* Index of the first segment from which on everything is exact or must be opened, and its slot. */
+static uint32_t exact_from(const struct kvg_store *s, size_t col, const struct kvg_list *l,
+                           size_t total, unsigned codec, size_t *slot)
+{
+    uint32_t first = l->n_segs;
+    size_t at = total;
+    *slot = total;
+    int grouped = is_group(s, col, codec);
+    for (uint32_t i = l->n_segs; i-- > 0;) {
+        at -= l->segs[i].n;
+        if (l->segs[i].codec == 0) {
+            first = i;
+            *slot = at;
+        } else if (!grouped) {
+            break; /* row codecs: exact rows are only at the end */
+        }
+    }
+    return first;
+}
+
+/* Opens the sealed groups from segment `first` on, so that all behind it is exact. */
+static void open_from(struct kvg_store *s, size_t col, struct kvg_list *l, uint32_t first)
+{
+    uint32_t all[KVG_TILE_SLOTS];
+    for (uint32_t i = 0; i < KVG_TILE_SLOTS; i++)
+        all[i] = i;
+    for (uint32_t i = first; i < l->n_segs; i++)
+        if (l->segs[i].codec != 0)
+            open_group(s, &l->segs[i], col, all, l->segs[i].n);
+}
+
+/* Copies n exact rows out of consecutive segments beginning at (*seg, *row); advances both. */
+static void take_rows(const struct kvg_store *s, size_t col, const struct kvg_seg *segs,
+                      uint32_t *seg, size_t *row, size_t n, float *out)
+{
+    size_t d = s->cfg.d_head, rb = kvg_store_plain_row_bytes(s, col);
+    while (n > 0) {
+        const struct kvg_seg *g = &segs[*seg];
+        size_t m = g->n - *row < n ? g->n - *row : n;
+        memcpy(out, kvg_seg_data(g, rb) + *row * rb, m * rb);
+        out += m * d;
+        *row += m;
+        n -= m;
+        if (*row == g->n) {
+            (*seg)++;
+            *row = 0;
+        }
+    }
+}
+
+/* Encodes n rows of s->tile to the end of a list. */
+static void push_encoded(struct kvg_store *s, struct kvg_list *l, size_t col, unsigned codec,
+                         size_t n)
+{
+    const struct kvg_codec *c = &s->codecs[codec];
+    size_t rb = kvg_store_row_bytes(s, col, codec);
+    s->count.n_encoded += n;
+    if (c->group > 1) {
+        struct kvg_block *b = kvg_store_get_block(s, col, codec);
+        c->encode(c, s->cfg.kernels, s->tile, n, s->cfg.d_head, b->data);
+        b->written = (uint16_t)n;
+        l->segs[l->n_segs++] = (struct kvg_seg){.b = b, .n = (uint16_t)n, .codec = (uint8_t)codec};
+        s->count.bytes_written += n * rb;
+        return;
+    }
+    unsigned char rows[KVG_TILE_SLOTS * 512 * sizeof(float)];
+    c->encode(c, s->cfg.kernels, s->tile, n, s->cfg.d_head, rows);
+    kvg_store_push(s, l, NULL, col, codec, rows, rb, n);
+}
+
+static int apply_seal(struct kvg_store *s, const struct kvg_plan_op *op, struct kvg_err *err)
+{
+    size_t head = op->layer * s->cfg.n_kv_heads + op->head, col = op->col, slot;
+    struct kvg_list *l = &s->heads[head].cols[col];
+    size_t total = s->heads[head].n_slots;
+    if (!is_kv(col) || op->codec >= s->n_codecs || !op->codec || op->upto > total)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: 'seal' of layer %u, head %u is not well formed",
+                        op->layer, op->head);
+    uint32_t first = exact_from(s, col, l, total, op->codec, &slot);
+    size_t group = s->codecs[op->codec].group;
+    size_t n = op->upto > slot ? (op->upto - slot) / group * group : 0;
+    if (n == 0)
+        return 0;
+    open_from(s, col, l, first);
+    uint32_t n_old = l->n_segs - first, seg = 0;
+    size_t row = 0;
+    memcpy(s->spare, l->segs + first, n_old * sizeof *s->spare);
+    l->n_segs = first;
+    size_t step = group > 1 ? group : KVG_TILE_SLOTS;
+    for (size_t done = 0; done < n; done += step) {
+        size_t m = n - done < step ? n - done : step;
+        take_rows(s, col, s->spare, &seg, &row, m, s->tile);
+        push_encoded(s, l, col, op->codec, m);
+    }
+    for (uint32_t i = 0; i < seg; i++)
+        kvg_heap_put(s->heap, s->spare[i].b);
+    if (seg < n_old && row > 0) {
+        s->spare[seg].off = (uint16_t)(s->spare[seg].off + row);
+        s->spare[seg].n = (uint16_t)(s->spare[seg].n - row);
+    }
+    for (uint32_t i = seg; i < n_old; i++)
+        l->segs[l->n_segs++] = s->spare[i];
+    merge_column(s, head, col);
+    return 0;
+}
+
+int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *err)
+{
+    if (plan->failed)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: more operations or slots than were reserved");
+    int rc = 0;
+    for (size_t i = 0; i < plan->n_ops && !rc; i++) {
+        const struct kvg_plan_op *op = &plan->ops[i];
+        if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
+            rc = KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
+        else if (op->kind == KVG_PLAN_KEEP || op->kind == KVG_PLAN_DROP)
+            rc = apply_keep(s, plan, op, err);
+        else if (op->kind == KVG_PLAN_SEAL)
+            rc = apply_seal(s, op, err);
+        else
+            rc = KVG_FAIL(err, KVG_EUNSUP, "plan: the store cannot carry out '%s' yet",
+                          kvg_plan_kind_name(op->kind));
+    }
+    kvg_plan_clear(plan);
+    return rc;
+}
+
+void kvg_store_truncate(struct kvg_store *s, int32_t pos)
+{
+    for (size_t l = 0; l < s->cfg.n_layers; l++) {
+        for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
+            struct kvg_head *hd = kvg_store_head(s, l, h);
+            int32_t *p = (int32_t *)(void *)s->picks;
+            kvg_store_positions(s, l, h, p);
+            size_t n = hd->n_slots;
+            while (n > 0 && p[n - 1] >= pos)
+                n--;
+            if (n == hd->n_slots)
+                continue;
+            for (size_t i = 0; i < n; i++)
+                s->picks[i] = (uint32_t)i;
+            for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
+                keep_column(s, l * s->cfg.n_kv_heads + h, c, s->picks, n);
+            hd->n_slots = (uint32_t)n;
+            for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
+                merge_column(s, l * s->cfg.n_kv_heads + h, c);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+/* Owns the text formats of kept sets and logits. Must not know workloads. */
+#include "run/inspect.h"
+
+#include "base/fs.h"
+#include "model/engine.h"
+#include "run/stop.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_FIXED = 32, FIXED_FIRST = 7, FIXED_STEP = 1536, N_TOP = 64, IDS_MAX_BYTES = 64 << 20 };
+
+int kvg_inspect_read_ids(const char *path, size_t n_vocab, int32_t **ids, size_t *n,
+                         struct kvg_arena *a, struct kvg_err *err)
+{
+    char *text;
+    size_t size, line = 0, cap = 1;
+    int rc = kvg_fs_read(path, IDS_MAX_BYTES, &text, &size, err);
+    if (rc)
+        return rc;
+    for (const char *p = text; *p; p++)
+        cap += *p == '\n';
+    *n = 0;
+    *ids = kvg_arena_array(a, cap, sizeof **ids);
+    if (!*ids)
+        rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    for (const char *p = text; *p && !rc;) {
+        char *end;
+        line++;
+        p += strspn(p, " \t");
+        if (*p != '#' && *p != '\n' && *p != '\r' && *p) {
+            long v = strtol(p, &end, 10);
+            if (end == p || !strchr(" \t\r\n", *end) || v < 0 || (size_t)v >= n_vocab)
+                rc = KVG_FAIL(err, KVG_EFORMAT, "%s:%zu: not a token id from 0 to %zu", path, line,
+                              n_vocab - 1);
+            else
+                (*ids)[(*n)++] = (int32_t)v;
+        }
+        p += strcspn(p, "\n");
+        p += *p == '\n';
+    }
+    free(text);
+    if (!rc && *n == 0)
+        rc = KVG_FAIL(err, KVG_EFORMAT, "no token ids in '%s'", path);
+    return rc;
+}
+
+/* ---- text ---- */
+
+struct inspector {
+    const struct kvg_inspect *in;
+    struct kvg_arena arena;
+    struct kvg_pipeline pipe;
+    struct kvg_engine *engine;
+    struct kvg_stream stream;
+    int stream_open;
+    size_t n_positions; /* of a mask */
+    float *hidden, *logits;
+    int32_t *positions;
+    unsigned char *mask;
+};
+
+static void add_header(const struct inspector *x, struct kvg_str *out)
+{
+    const struct kvg_model *m = x->in->model;
+    const char *slash = strrchr(m->path, '/');
+    kvg_str_addf(out, "# model: %s\n# model_sha256: %s\n# versions: kvgauge=%s\n",
+                 slash ? slash + 1 : m->path, x->in->model_sha256, KVG_VERSION);
+    kvg_str_addf(out, "# dtype: float32 (kernels %s)\n# strategy: %s\n# spec: %s\n",
+                 x->in->kernels->name, x->pipe.label, x->pipe.resolved);
+}
+
+static void add_kept_header(const struct inspector *x)
+{
+    struct kvg_str *out = x->in->kept;
+    add_header(x, out);
+    kvg_str_addf(out,
+                 "# n_positions: %zu\n# columns: %slayer head count hexmask(bit i%%8 of byte "
+                 "i/8, LSB first)%s\n",
+                 x->n_positions, x->in->n_kept_at ? "step " : "",
+                 x->in->n_kept_at ? ", state after that step" : "");
+}
+
+static void add_kept(struct inspector *x, size_t step)
+{
+    struct kvg_str *out = x->in->kept;
+    size_t n_bytes = (x->n_positions + 7) / 8;
+    const struct kvg_store *s = x->stream.store;
+    for (size_t l = 0; l < s->cfg.n_layers; l++)
+        for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
+            size_t n = kvg_store_head(s, l, h)->n_slots;
+            kvg_store_positions(s, l, h, x->positions);
+            memset(x->mask, 0, n_bytes);
+            for (size_t i = 0; i < n; i++)
+                x->mask[x->positions[i] / 8] |= (unsigned char)(1u << x->positions[i] % 8);
+            if (x->in->n_kept_at)
+                kvg_str_addf(out, "%zu\t", step);
+            kvg_str_addf(out, "%zu\t%zu\t%zu\t", l, h, n);
+            for (size_t i = 0; i < n_bytes; i++)
+                kvg_str_addf(out, "%02x", x->mask[i]);
+            kvg_str_addc(out, '\n');
+        }
+}
+
+static size_t n_fixed(size_t n_vocab)
+{
+    size_t n = n_vocab > FIXED_FIRST ? (n_vocab - FIXED_FIRST - 1) / FIXED_STEP + 1 : 0;
+    return n < N_FIXED ? n : N_FIXED;
+}
+
+static void add_logits_header(const struct inspector *x)
+{
+    struct kvg_str *out = x->in->logits;
+    size_t n = n_fixed(x->in->model->n_vocab);
+    add_header(x, out);
+    kvg_str_addf(out,
+                 "# columns: t pos token target logsumexp target_logit fixed[%zu] (id logit)x%d\n"
+                 "# fixed_ids: ",
+                 n, N_TOP);
+    for (size_t i = 0; i < n; i++)
+        kvg_str_addf(out, "%s%zu", i ? "," : "", FIXED_FIRST + FIXED_STEP * i);
+    kvg_str_addf(out, "\n# prompt_len: %zu\n# first_continuation_position: %zu\n", x->in->n_tokens,
+                 x->in->n_tokens);
+}
+
+static double log_sum_exp(const float *z, size_t n)
+{
+    double max = z[0], sum = 0;
+    for (size_t i = 1; i < n; i++)
+        max = z[i] > max ? z[i] : max;
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)z[i] - max);
+    return max + log(sum);
+}
+
+/* The N_TOP largest, largest first, ties by lower id. */
+static size_t find_top(const float *z, size_t n, size_t *top)
+{
+    size_t n_top = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t at = n_top;
+        if (n_top == N_TOP && !(z[i] > z[top[N_TOP - 1]]))
+            continue;
+        if (n_top < N_TOP)
+            n_top++;
+        else
+            at = N_TOP - 1;
+        for (; at && z[i] > z[top[at - 1]]; at--)
+            top[at] = top[at - 1];
+        top[at] = i;
+    }
+    return n_top;
+}
+
+static void add_logits(struct inspector *x, size_t t)
+{
+    struct kvg_str *out = x->in->logits;
+    size_t n_vocab = x->in->model->n_vocab, top[N_TOP];
+    int32_t token = x->in->force[t], target = x->in->force[t + 1];
+    const float *z = x->logits;
+    kvg_str_addf(out, "%zu\t%zu\t%d\t%d\t%.9g\t%.9g", t, x->in->n_tokens + t, token, target,
+                 log_sum_exp(z, n_vocab), (double)z[target]);
+    for (size_t i = 0; i < n_fixed(n_vocab); i++)
+        kvg_str_addf(out, "\t%.9g", (double)z[FIXED_FIRST + FIXED_STEP * i]);
+    size_t n_top = find_top(z, n_vocab, top);
+    for (size_t i = 0; i < n_top; i++)
+        kvg_str_addf(out, "\t%zu\t%.9g", top[i], (double)z[top[i]]);
+    kvg_str_addc(out, '\n');
+}
+
+/* ---- the stream ---- */
+
+static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
+{
+    const struct kvg_inspect *in = x->in;
+    const struct kvg_model *m = in->model;
+    size_t n = in->n_tokens + n_steps;
+    if (n > m->n_ctx)
+        return KVG_FAIL(err, KVG_ELIMIT, "context: needs %zu tokens, the model has %zu", n,
+                        m->n_ctx);
+    const struct kvg_dims dims = {.n_layers = m->n_layers,
+                                  .n_heads = m->n_heads,
+                                  .n_kv_heads = m->n_kv_heads,
+                                  .d_head = m->d_head,
+                                  .n_ctx = m->n_ctx};
+    int rc = kvg_pipeline_open(&x->pipe, in->spec, &dims, &x->arena, err);
+    if (rc)
+        return rc;
+    const struct kvg_engine_cfg cfg = {
+        .model = m, .kernels = in->kernels, .pool = in->pool, .max_tokens = n, .max_streams = 1};
+    rc = kvg_engine_open(&x->engine, &cfg, err);
+    if (!rc)
+        rc = kvg_stream_open(&x->stream, x->engine, &x->pipe, err);
+    if (rc)
+        return rc;
+    x->stream_open = 1;
+    kvg_stream_reset(&x->stream, in->seed);
+    x->n_positions = in->n_kept_at ? n : in->n_tokens;
+    x->hidden = kvg_arena_array(&x->arena, m->n_embd, sizeof *x->hidden);
+    x->logits = kvg_arena_array(&x->arena, m->n_vocab, sizeof *x->logits);
+    x->positions = kvg_arena_array(&x->arena, n, sizeof *x->positions);
+    x->mask = kvg_arena_alloc(&x->arena, n / 8 + 1);
+    if (!x->hidden || !x->logits || !x->positions || !x->mask)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    return 0;
+}
+
+static int step_through(struct inspector *x, size_t n_steps, struct kvg_err *err)
+{
+    const struct kvg_inspect *in = x->in;
+    struct kvg_stream *s = &x->stream;
+    size_t at = in->n_kept_at && in->kept_at[0] == 0;
+    int rc = kvg_engine_prompt(x->engine, &s, 1, in->tokens, in->n_tokens, 1, NULL, 0, NULL, err);
+    if (!rc && in->kept && (at || !in->n_kept_at))
+        add_kept(x, 0);
+    for (size_t t = 0; t < n_steps && !rc; t++) {
+        rc = kvg_engine_step(x->engine, &s, 1, &in->force[t], x->hidden, err);
+        if (!rc)
+            rc = kvg_stop_check(err);
+        if (rc)
+            return rc;
+        if (in->logits) {
+            kvg_engine_logits(x->engine, x->hidden, 1, x->logits);
+            add_logits(x, t);
+        }
+        if (in->kept && at < in->n_kept_at && in->kept_at[at] == t + 1) {
+            add_kept(x, t + 1);
+            at++;
+        }
+    }
+    return rc;
+}
+
+int kvg_inspect_run(const struct kvg_inspect *in, struct kvg_err *err)
+{
+    struct inspector x = {.in = in};
+    size_t n_steps = in->n_force ? in->n_force - 1 : 0;
+    kvg_arena_init(&x.arena);
+    int rc = open_all(&x, n_steps, err);
+    if (rc)
+        goto out;
+    if (in->kept)
+        add_kept_header(&x);
+    if (in->logits)
+        add_logits_header(&x);
+    rc = step_through(&x, n_steps, err);
+    if (!rc && ((in->kept && in->kept->failed) || (in->logits && in->logits->failed)))
+        rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+out:
+    if (x.stream_open)
+        kvg_stream_close(&x.stream);
+    if (x.engine)
+        kvg_engine_close(x.engine);
+    kvg_arena_release(&x.arena);
+    return rc;
+}

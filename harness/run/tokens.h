@@ -1,0 +1,53 @@
+/* Items as token ids: every turn's prompt and recorded reply, made once per run with
+ * the model's chat template and tokenizer. Must not know strategies or what is measured. */
+#ifndef KVG_RUN_TOKENS_H
+#define KVG_RUN_TOKENS_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "model/model.h"
+#include "workloads/workload.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One turn. The two stretches follow each other in the conversation; a reply always begins at a
+ * token border, because a model's own reply does. */
+struct kvg_turn_tokens {
+    const int32_t *prompt; /* [n_prompt] first turn: begin of text and system message; later turns:
+                              what closes the reply before (encoded in one go with what follows, as
+                              words may cross that border); then user block, header of the reply */
+    size_t n_prompt;
+    const int32_t *reply; /* [n_reply] the recorded reply; n_reply 0 = none is recorded */
+    size_t n_reply;
+    size_t start;    /* recorded replies: position of prompt[0]; for a turn that rewinds this is
+                        where the conversation is cut */
+    int32_t parent;  /* turn before this one, -1 = none */
+    int rewinds;     /* 1: cut the conversation to `start` first */
+    int has_reply;   /* 1: a reply is recorded */
+    size_t n_scored; /* m_t: drift lane, forced: reply tokens that are scored (n_scored - 1 steps
+                        plus the prompt's logits); 0 = the turn is prompt only */
+    size_t n_timed;  /* the same in the time lane */
+};
+
+struct kvg_item_tokens {
+    const struct kvg_workload *workload;
+    const struct kvg_item *item;
+    struct kvg_turn_tokens *turns; /* [item->n_turns] in file order */
+    size_t n_turns;
+    size_t n_total;                 /* longest conversation of the item, replies included */
+    size_t last_scored, last_timed; /* turn that ends the item in its lane: the last with n > 0 */
+};
+
+/* Everything in arena `a`. reply_tokens, time_tokens: limits per item, 0 = all. `unknown_tokens`
+ * is how long a reply without recorded text is taken to be. */
+int kvg_item_tokenise(struct kvg_item_tokens *out, const struct kvg_workload *w,
+                      const struct kvg_item *item, const struct kvg_model *m,
+                      const struct kvg_template *chat, size_t reply_tokens, size_t time_tokens,
+                      size_t unknown_tokens, struct kvg_arena *a, struct kvg_err *err);
+
+/* Spreads `limit` (0 = no limit) evenly over n turns that have room for cap[i] each: everyone gets
+ * the same, earlier turns the remainder, and what a short reply leaves goes to the others. */
+void kvg_spread_tokens(size_t limit, const size_t *cap, size_t n, size_t *out);
+
+#endif

@@ -1,0 +1,85 @@
+/* h2o: heavy hitters. Each slot carries the attention it has received from all queries so far (mean
+ * over the query heads of its KV head); half of the budget goes to the latest tokens, half to the
+ * older ones with the largest sums. Early tokens have had more time to gather: a known bias. */
+#include "strategies/strategy.h"
+
+struct opt {
+    struct kvg_budget budget;
+    double recent;
+};
+
+static int init(struct kvg_inst *in, struct kvg_err *err)
+{
+    (void)err;
+    in->needs.n_colsums = 1;
+    in->needs.colsum_window[0] = 0;
+    in->needs.n_side = 1;
+    in->needs.side_floats[0] = 1;
+    return 0;
+}
+
+static void observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
+{
+    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
+        size_t n = kvg_view_slots(v, h);
+        float *now = v->scratch, *acc = v->scratch2;
+        kvg_colsum_mean(in, v, in->first_colsum, h, n, now);
+        kvg_store_side_get(columns, v->layer, h, in->first_side, acc);
+        for (size_t j = 0; j < n; j++)
+            acc[j] += now[j];
+        kvg_store_side_put(columns, v->layer, h, in->first_side, acc);
+    }
+}
+
+static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+{
+    const struct opt *o = in->opt;
+    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
+    size_t recent = (size_t)((double)n_keep * o->recent);
+    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
+        size_t n = kvg_view_slots(v, h);
+        float *acc = v->scratch;
+        if (n <= n_keep)
+            continue;
+        kvg_store_side_get(v->store, v->layer, h, in->first_side, acc);
+        if (n == n_keep + 1 && n > recent) {
+            kvg_drop_worst(plan, v, h, acc, n - recent);
+            continue;
+        }
+        for (size_t j = n - recent; j < n; j++)
+            acc[j] = 1e30f;
+        kvg_keep_best(plan, v, h, acc, n, n_keep);
+    }
+}
+
+static const struct kvg_opt opts[] = {
+    {.name = "budget",
+     .type = KVG_OPT_BUDGET,
+     .offset = offsetof(struct opt, budget),
+     .def = "20%",
+     .metavar = "TOKENS|SHARE%|BYTES",
+     .help = "tokens that stay, recent ones included"},
+    {.name = "recent",
+     .type = KVG_OPT_FLOAT,
+     .offset = offsetof(struct opt, recent),
+     .def = "0.5",
+     .min = 0,
+     .max = 1,
+     .metavar = "SHARE",
+     .help = "share of the budget for the latest tokens"},
+    {0}};
+
+const struct kvg_strategy kvg_h2o = {
+    .name = "h2o",
+    .summary = "keeps recent tokens and heavy hitters: the largest attention received so far",
+    .source = "Zhang et al. 2023, arXiv 2306.14048, section 4",
+    .observes = "column sums of attention over all queries of every pass, one f32 per slot",
+    .kind = KVG_KIND_KEEP,
+    .opts = opts,
+    .opts_bytes = sizeof(struct opt),
+    .schedule = {KVG_SCHED_EVERY, 1},
+    .path_dependent = 1,
+    .init = init,
+    .observe = observe,
+    .compress = compress,
+};

@@ -1,0 +1,111 @@
+#!/bin/sh
+# Builds with checks, runs all tests and ends with one line: N passed, N failed, N skipped.
+set -eu
+
+usage() {
+    cat <<'EOF'
+usage: ./test.sh [--long] [--compiler gcc|clang]
+
+Installs what the tests need, builds debug (address and undefined-behaviour sanitizers, warnings are
+errors), scalar and release, and runs the tests of each.
+
+  --long             also the slow comparisons with golden results
+  --compiler NAME    gcc (default) or clang, in build folders of its own
+  -h, --help         this text
+EOF
+}
+
+long=0
+compiler=
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) usage; exit 0 ;;
+        --long) long=1 ;;
+        --compiler)
+            case ${2:-} in
+                gcc | clang) compiler=$2 ;;
+                *) echo "test.sh: --compiler wants gcc or clang" >&2; exit 2 ;;
+            esac
+            shift
+            ;;
+        *) echo "test.sh: unknown option '$1'; see ./test.sh --help" >&2; exit 2 ;;
+    esac
+    shift
+done
+cd "$(dirname "$0")"
+
+. tools/setup.sh
+ensure_packages $BUILD_PACKAGES libcmocka-dev python3 ${compiler:+$compiler}
+mkdir -p build
+if ensure_model; then
+    export KVGAUGE_MODEL="$MODEL"
+else
+    say "without the model its tests are skipped"
+fi
+
+passed=0 failed=0 skipped=0
+suffix=${compiler:+-$compiler}
+
+# One build and its tests.
+check() {
+    preset=$1
+    shift
+    dir=build/$preset$suffix
+    say "== $preset${compiler:+ ($compiler)}"
+    build_for_tests "$preset" "$dir" "$@" || { failed=$((failed + 1)); return 0; }
+    log=$dir/tests.log
+    (cd "$dir" && ctest -V --timeout 300) >"$log" 2>&1 || true
+    # cmocka names every test on a line; ctest alone knows of programs that crashed or hung
+    p=$(grep -c -E '^[0-9]+: \[ +OK \]' "$log" || true)
+    s=$(grep -E '^[0-9]+: \[ +SKIPPED +\] [a-z_0-9]+$' "$log" | sort -u | wc -l)
+    f=$(grep -E '^[0-9]+: \[ +FAILED +\] [a-z_0-9]+$' "$log" | sort -u | wc -l)
+    crashed=$(grep -c -E '\*\*\*(Failed|Timeout|Exception|Not Run)' "$log" || true)
+    [ "$f" -ge "$crashed" ] || f=$crashed
+    [ "$f" -eq 0 ] || cat "$log" >&2
+    [ $((p + s + f)) -gt 0 ] || { say "no test ran"; f=1; }
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+build_for_tests() {
+    preset=$1 dir=$2
+    shift 2
+    if command -v ccache >/dev/null 2>&1; then
+        set -- "$@" -DCMAKE_C_COMPILER_LAUNCHER=ccache
+    fi
+    [ -z "$compiler" ] || set -- "$@" -DCMAKE_C_COMPILER="$compiler"
+    mkdir -p "$dir"
+    { cmake --preset "$preset" -B "$dir" "$@" && cmake --build "$dir" -j "$(nproc)"; } \
+        >"$dir/build.log" 2>&1 || { tail -n 60 "$dir/build.log" >&2; return 1; }
+}
+
+# The comparison with results of other implementations, when they lie beside the project.
+golden() {
+    golden=../shared/golden/kv tool=../shared/tools/compare_golden.py
+    if [ ! -d "$golden" ] || [ ! -f "${MODEL:-}" ]; then
+        skipped=$((skipped + 1))
+        return 0
+    fi
+    for case in "$golden"/*/; do
+        name=golden/$(basename "$case")
+        for fixed in "" --fixed; do
+            # the long runs of one case hold most strategies; the others are for --long
+            only='^(full|knorm|snapkv|tova|streamingllm|random)'
+            [ "$long" = 1 ] && only=.
+            say "== $name $fixed"
+            if python3 "$tool" "build/release$suffix/kvgauge" "$MODEL" tests/golden/specs.tsv "$case" \
+                --lenient --only "$only" $fixed >"build/golden.log" 2>&1; then
+                passed=$((passed + 1))
+            else
+                failed=$((failed + 1))
+                cat build/golden.log >&2
+            fi
+        done
+    done
+}
+
+check debug -DKVG_WERROR=ON
+check scalar -DKVG_WERROR=ON
+check release
+golden
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
