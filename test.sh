@@ -78,29 +78,36 @@ build_for_tests() {
         >"$dir/build.log" 2>&1 || { tail -n 60 "$dir/build.log" >&2; return 1; }
 }
 
-# The comparison with results of other implementations, when they lie beside the project.
+# Results of other implementations, when they lie beside the project. A part of the cases; all of
+# them with --long.
 golden() {
-    golden=../shared/golden/kv tool=../shared/tools/compare_golden.py
+    golden=../shared/golden/kv
     if [ ! -d "$golden" ] || [ ! -f "${MODEL:-}" ]; then
         skipped=$((skipped + 1))
         return 0
     fi
+    chosen='^(full|knorm|snapkv_w64k5|tova|streamingllm|long_(sw|h2o|tova)128|long_sink128_slot|long_kivi2_r32|long_kv_kq4_0_vq4_0_preexact_ggml)(\.|$)'
+    forced='^(random|adakv_snapkv|lagkv)'
+    if [ "$long" = 1 ]; then
+        chosen=. forced=.
+    fi
     for case in "$golden"/*/; do
-        name=golden/$(basename "$case")
-        for fixed in "" --fixed; do
-            # the long runs of one case hold most strategies; the others are for --long
-            only='^(full|knorm|snapkv|tova|streamingllm|random)'
-            [ "$long" = 1 ] && only=.
-            say "== $name $fixed"
-            if python3 "$tool" "build/release$suffix/kvgauge" "$MODEL" tests/golden/specs.tsv "$case" \
-                --lenient --only "$only" $fixed >"build/golden.log" 2>&1; then
-                passed=$((passed + 1))
-            else
-                failed=$((failed + 1))
-                cat build/golden.log >&2
-            fi
-        done
+        compare "$case" --only "$chosen"
+        compare "$case" --fixed --only "$forced"
     done
+}
+
+compare() {
+    case=$1
+    shift
+    say "== golden $(basename "$case") $*"
+    if python3 ../shared/tools/compare_golden.py "build/release$suffix/kvgauge" "$MODEL" \
+        tests/golden/specs.tsv "$case" --lenient "$@" >build/golden.log 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        cat build/golden.log >&2
+    fi
 }
 
 check debug -DKVG_WERROR=ON

@@ -58,12 +58,20 @@ static void score_head(const struct kvg_inst *in, const struct kvg_view *v, size
     }
 }
 
+/* The window counts inside the budget; where it would leave no room (a share of a short text) it
+ * shrinks to half of the budget. */
+static size_t voting_window(const struct opt *o, size_t n, size_t n_keep)
+{
+    size_t window = (size_t)o->window < n_keep ? (size_t)o->window : n_keep / 2;
+    return window < n ? window : n;
+}
+
 static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
 {
     const struct opt *o = in->opt;
     size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
     for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h), window = (size_t)o->window < n ? (size_t)o->window : n;
+        size_t n = kvg_view_slots(v, h), window = voting_window(o, n, n_keep);
         if (n <= n_keep)
             continue;
         if (n > window)

@@ -116,7 +116,7 @@ void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const f
                       int32_t pos0, size_t n);
 
 /* Carries out a plan and empties it. KVG_ECHECK on a plan that is not well formed, KVG_EUNSUP on
- * an operation this store does not have yet. */
+ * an operation this store does not have yet; then nothing of it is carried out. */
 int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *err);
 
 /* Drops every slot at a position >= pos. A sealed group that is cut in two is opened. */

@@ -63,13 +63,14 @@ static void copy_rows(struct kvg_store *s, struct kvg_seg *g, size_t col, const 
         s->count.n_moved += n;
 }
 
-/* Opens a sealed group and keeps picks of it as exact rows. */
+/* Opens a sealed segment and keeps picks of it as exact rows. */
 static void open_group(struct kvg_store *s, struct kvg_seg *g, size_t col, const uint32_t *picks,
                        size_t n)
 {
     const struct kvg_codec *c = &s->codecs[g->codec];
     size_t d = s->cfg.d_head;
-    c->decode(c, s->cfg.kernels, g->b->data, g->n, d, s->tile);
+    const void *src = kvg_seg_data(g, kvg_store_row_bytes(s, col, g->codec));
+    c->decode(c, s->cfg.kernels, src, g->n, d, s->tile);
     struct kvg_block *b = kvg_store_get_block(s, col, 0);
     for (size_t i = 0; i < n; i++)
         memcpy(b->data + i * d * sizeof(float), s->tile + picks[i] * d, d * sizeof(float));
@@ -195,27 +196,51 @@ static void merge_column(struct kvg_store *s, size_t head, size_t col)
 
 /* ---- keep and drop ---- */
 
-/* With whole groups, a sealed group is kept or dropped as one: groups are taken by how many of
- * their slots were wanted, as long as the number of slots asked for is not exceeded. */
+/* How many of keep[*at..) lie in the n slots from `first` on; moves *at behind them. */
+static size_t wanted_in(const uint32_t *keep, size_t n_keep, size_t *at, size_t first, size_t n)
+{
+    size_t begin = *at;
+    while (*at < n_keep && keep[*at] < first + n)
+        (*at)++;
+    return *at - begin;
+}
+
+/* Marks the groups of a list that stay in s->spare[i].n: those with the most wanted slots first
+ * (the earlier one among equals), none of which fewer than half are wanted, and no more slots than
+ * were asked for. */
+static void choose_groups(struct kvg_store *s, const struct kvg_list *l, const uint32_t *keep,
+                          size_t n)
+{
+    size_t at = 0, first = 0, room = n, most = 0;
+    for (uint32_t i = 0; i < l->n_segs; first += l->segs[i].n, i++) {
+        size_t wanted = wanted_in(keep, n, &at, first, l->segs[i].n);
+        int whole = is_group(s, KVG_COL_K, l->segs[i].codec);
+        s->spare[i] = (struct kvg_seg){.off = (uint16_t)(whole ? wanted : 0)};
+        room -= whole ? 0 : wanted;
+        most = whole && wanted > most ? wanted : most;
+    }
+    for (size_t wanted = most; wanted > 0; wanted--)
+        for (uint32_t i = 0; i < l->n_segs; i++)
+            if (s->spare[i].off == wanted && 2 * wanted >= l->segs[i].n && l->segs[i].n <= room) {
+                s->spare[i].n = 1;
+                room -= l->segs[i].n;
+            }
+}
+
+/* With whole groups, a sealed group is kept or dropped as one. */
 static size_t round_to_groups(struct kvg_store *s, size_t head, uint32_t *keep, size_t n)
 {
     const struct kvg_list *l = &s->heads[head].cols[KVG_COL_K];
     size_t out = 0, at = 0, first = 0;
     uint32_t *copy = s->picks;
-    for (uint32_t i = 0; i < l->n_segs; i++) {
-        const struct kvg_seg *g = &l->segs[i];
-        size_t begin = at;
-        while (at < n && keep[at] < first + g->n)
-            at++;
-        size_t wanted = at - begin;
-        int whole = is_group(s, KVG_COL_K, g->codec);
-        if (whole && 2 * wanted >= g->n)
-            for (uint32_t j = 0; j < g->n; j++)
-                copy[out++] = (uint32_t)(first + j);
-        else if (!whole)
-            for (size_t j = begin; j < at; j++)
-                copy[out++] = keep[j];
-        first += g->n;
+    choose_groups(s, l, keep, n);
+    for (uint32_t i = 0; i < l->n_segs; first += l->segs[i].n, i++) {
+        size_t begin = at, wanted = wanted_in(keep, n, &at, first, l->segs[i].n);
+        int whole = is_group(s, KVG_COL_K, l->segs[i].codec);
+        for (uint32_t j = 0; whole && s->spare[i].n && j < l->segs[i].n; j++)
+            copy[out++] = (uint32_t)(first + j);
+        for (size_t j = 0; !whole && j < wanted; j++)
+            copy[out++] = keep[begin + j];
     }
     memcpy(keep, copy, out * sizeof *keep);
     return out;
@@ -232,28 +257,11 @@ static void keep_head(struct kvg_store *s, size_t head, const uint32_t *keep, si
         merge_column(s, head, c);
 }
 
-static int check_slots(const struct kvg_plan_op *op, size_t n_slots, struct kvg_err *err)
-{
-    for (uint32_t i = 0; i < op->n_slots; i++)
-        if (op->slots[i] >= n_slots || (i && op->slots[i] <= op->slots[i - 1]))
-            return KVG_FAIL(err, KVG_ECHECK,
-                            "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
-                            kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i],
-                            n_slots);
-    return 0;
-}
-
-/* Turns KEEP and DROP into the list of slots that stay, in s->picks' room of the plan's caller. */
-static int apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct kvg_plan_op *op,
-                      struct kvg_err *err)
+/* Turns KEEP and DROP into the list of slots that stay, in the plan's own room. */
+static void apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct kvg_plan_op *op)
 {
     size_t head = op->layer * s->cfg.n_kv_heads + op->head, total = s->heads[head].n_slots, n = 0;
-    int rc = check_slots(op, total, err);
-    if (rc)
-        return rc;
     uint32_t *keep = kvg_plan_slots(plan, total);
-    if (!keep)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: no room left for a list of %zu slots", total);
     if (op->kind == KVG_PLAN_KEEP) {
         memcpy(keep, op->slots, op->n_slots * sizeof *keep);
         n = op->n_slots;
@@ -270,7 +278,6 @@ static int apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct k
     if (n < total)
         keep_head(s, head, keep, n);
     plan->n_slots -= total;
-    return 0;
 }
 
 /* ---- sealing ---- */
@@ -345,19 +352,16 @@ static void push_encoded(struct kvg_store *s, struct kvg_list *l, size_t col, un
     kvg_store_push(s, l, NULL, col, codec, rows, rb, n);
 }
 
-static int apply_seal(struct kvg_store *s, const struct kvg_plan_op *op, struct kvg_err *err)
+static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
 {
     size_t head = op->layer * s->cfg.n_kv_heads + op->head, col = op->col, slot;
     struct kvg_list *l = &s->heads[head].cols[col];
     size_t total = s->heads[head].n_slots;
-    if (!is_kv(col) || op->codec >= s->n_codecs || !op->codec || op->upto > total)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: 'seal' of layer %u, head %u is not well formed",
-                        op->layer, op->head);
     uint32_t first = exact_from(s, col, l, total, op->codec, &slot);
     size_t group = s->codecs[op->codec].group;
     size_t n = op->upto > slot ? (op->upto - slot) / group * group : 0;
     if (n == 0)
-        return 0;
+        return;
     open_from(s, col, l, first);
     uint32_t n_old = l->n_segs - first, seg = 0;
     size_t row = 0;
@@ -378,25 +382,70 @@ static int apply_seal(struct kvg_store *s, const struct kvg_plan_op *op, struct 
     for (uint32_t i = seg; i < n_old; i++)
         l->segs[l->n_segs++] = s->spare[i];
     merge_column(s, head, col);
+}
+
+/* ---- checking a plan before anything is done ---- */
+
+static int check_list(const struct kvg_plan *plan, const struct kvg_plan_op *op, size_t n_slots,
+                      struct kvg_err *err)
+{
+    for (uint32_t i = 0; i < op->n_slots; i++)
+        if (op->slots[i] >= n_slots || (i && op->slots[i] <= op->slots[i - 1]))
+            return KVG_FAIL(err, KVG_ECHECK,
+                            "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
+                            kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i],
+                            n_slots);
+    if (plan->cap_slots - plan->n_slots < n_slots)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: no room left for a list of %zu slots", n_slots);
     return 0;
+}
+
+static int check_seal(const struct kvg_store *s, const struct kvg_plan_op *op, size_t n_slots,
+                      struct kvg_err *err)
+{
+    if (!is_kv(op->col) || op->codec >= s->n_codecs || !op->codec || op->upto > n_slots)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: 'seal' of layer %u, head %u is not well formed",
+                        op->layer, op->head);
+    return 0;
+}
+
+/* One operation against the slots its head will have after those before it. */
+static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size_t at,
+                    struct kvg_err *err)
+{
+    const struct kvg_plan_op *op = &plan->ops[at];
+    if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
+    size_t n = kvg_store_head(s, op->layer, op->head)->n_slots;
+    for (const struct kvg_plan_op *o = plan->ops; o < op; o++) {
+        if (o->layer != op->layer || o->head != op->head)
+            continue;
+        if (o->whole_groups)
+            return KVG_FAIL(err, KVG_ECHECK,
+                            "plan: layer %u, head %u has an operation behind a list in whole groups",
+                            op->layer, op->head);
+        n = o->kind == KVG_PLAN_KEEP ? o->n_slots : o->kind == KVG_PLAN_DROP ? n - o->n_slots : n;
+    }
+    if (op->kind == KVG_PLAN_KEEP || op->kind == KVG_PLAN_DROP)
+        return check_list(plan, op, n, err);
+    if (op->kind == KVG_PLAN_SEAL)
+        return check_seal(s, op, n, err);
+    return KVG_FAIL(err, KVG_EUNSUP, "plan: the store cannot carry out '%s' yet",
+                    kvg_plan_kind_name(op->kind));
 }
 
 int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *err)
 {
-    if (plan->failed)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: more operations or slots than were reserved");
-    int rc = 0;
+    int rc = plan->failed
+                 ? KVG_FAIL(err, KVG_ECHECK, "plan: more operations or slots than were reserved")
+                 : 0;
+    for (size_t i = 0; i < plan->n_ops && !rc; i++)
+        rc = check_op(s, plan, i, err);
     for (size_t i = 0; i < plan->n_ops && !rc; i++) {
-        const struct kvg_plan_op *op = &plan->ops[i];
-        if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
-            rc = KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
-        else if (op->kind == KVG_PLAN_KEEP || op->kind == KVG_PLAN_DROP)
-            rc = apply_keep(s, plan, op, err);
-        else if (op->kind == KVG_PLAN_SEAL)
-            rc = apply_seal(s, op, err);
+        if (plan->ops[i].kind == KVG_PLAN_SEAL)
+            apply_seal(s, &plan->ops[i]);
         else
-            rc = KVG_FAIL(err, KVG_EUNSUP, "plan: the store cannot carry out '%s' yet",
-                          kvg_plan_kind_name(op->kind));
+            apply_keep(s, plan, &plan->ops[i]);
     }
     kvg_plan_clear(plan);
     return rc;

@@ -12,7 +12,7 @@ static int no_memory(struct kvg_err *err)
 /* Longest conversation when every reply may be as long as it likes. */
 static size_t longest(const struct kvg_runplan *plan)
 {
-    size_t most = plan->max_tokens;
+    size_t most = plan->max_tokens ? plan->max_tokens : 1;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct kvg_plan_item *it = &plan->items[i];
         size_t n = 0;

@@ -219,16 +219,19 @@ static void add_memory(struct kvg_runplan *p)
     size_t widest = 0;
     for (size_t k = 0; k < p->n_groups; k++) {
         const struct kvg_group *g = &p->groups[k];
-        size_t sum = 0, most = 0;
+        size_t sum = 0, most = 0, n = 0;
         for (size_t i = g->first; i < g->first + g->n; i++) {
             const struct kvg_cell *c = &p->cells[i];
             if (c->status != KVG_CELL_TODO)
                 continue;
             sum += c->store_bytes;
+            n++;
             most = c->store_bytes > most ? c->store_bytes : most;
             size_t *b = &p->strategies[c->strategy].store_bytes;
             *b = c->store_bytes > *b ? c->store_bytes : *b;
         }
+        if (n > KVG_STREAMS_MAX) /* so many streams are open at a time */
+            sum = sum / n * KVG_STREAMS_MAX;
         size_t bytes = g->kind == KVG_GROUP_DRIFT ? sum : most;
         widest = bytes > widest ? bytes : widest;
     }

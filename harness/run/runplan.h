@@ -97,9 +97,9 @@ struct kvg_runplan {
     size_t n_cells, n_todo;
     size_t *depths; /* of UNCACHED, ascending */
     size_t n_depths;
-    size_t max_tokens; /* longest logical length of any cell that is run */
-    double est_seconds;
-    size_t est_bytes; /* weights, stores of the widest group, scratch */
+    size_t max_tokens;                     /* longest logical length of any cell that is run */
+    double est_seconds, est_bench_seconds; /* all, and of the suite's bench alone */
+    size_t est_bytes;                      /* weights, stores of the widest group, scratch */
 };
 
 /* Slots per KV head a strategy holds at a length, about. */

@@ -100,6 +100,12 @@ void kvg_runplan_print(const struct kvg_runplan *p, struct kvg_str *out)
     add_lane(p, KVG_GROUP_DRIFT, KVG_MODE_FREE, "drift, free", out);
     add_lane(p, KVG_GROUP_TIME, KVG_MODE_FORCED, "time", out);
     add_lane(p, KVG_GROUP_UNCACHED, KVG_MODE_FORCED, "time, baseline by depth", out);
+    if (p->est_bench_seconds > 0) {
+        kvg_str_addf(out, "  %-28s %6zu depths             about ", "bench",
+                     p->suite->n_bench_depths);
+        add_time(out, p->est_bench_seconds);
+        kvg_str_addc(out, '\n');
+    }
     add_skipped(p, out);
     if (p->est_seconds > 0) {
         kvg_str_add(out, "estimated time: ");

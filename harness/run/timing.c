@@ -193,8 +193,10 @@ static int timed_depth(struct kvg_rig *rig, struct kvg_slot *slot, size_t from, 
                        size_t k, struct kvg_err *err)
 {
     struct kvg_stream *s = &slot->stream;
+    struct kvg_turn_record whole = {0};
     uint32_t want = (uint32_t)(depth - from - 1);
     int rc = kvg_stop_check(err);
+    kvg_record_mark(s);
     uint64_t t0 = kvg_clock_ns();
     if (!rc)
         rc = kvg_engine_prompt(rig->engine, &s, 1, rig->tokens + from, depth - from, 1, &want, 1,
@@ -212,6 +214,7 @@ static int timed_depth(struct kvg_rig *rig, struct kvg_slot *slot, size_t from, 
     rec->has_times = 1;
     rec->times = times_of(rig, t2 - t0, t2 - t1);
     kvg_record_add_times(&slot->rec.times, &rec->times);
+    kvg_record_peak(&slot->rec, &whole, s, rig->engine);
     slot->rec.n_forward++;
     kvg_progress_tokens(rig->pr, depth, -1);
     return KVG_OK;

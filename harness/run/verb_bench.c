@@ -123,16 +123,16 @@ static void print_md(struct printer *p, const struct kvg_row *r)
         snprintf(limit, sizeof limit, "%.0f %%", 100 * kvg_row_f64(r, KVG_BENCH_limit_fraction));
     if (p->n_rows == 0)
         fprintf(p->out,
-                "| %-28s | %10s | %8s | %7s | %-24s | %6s | %6s | %15s | %18s | %9s |\n"
-                "| %.28s | %.9s: | %.7s: | %.6s: | %.24s | %.5s: | %.5s: | %.14s: | %.17s: | "
+                "| %-31s | %10s | %8s | %7s | %-24s | %6s | %6s | %15s | %18s | %9s |\n"
+                "| %.31s | %.9s: | %.7s: | %.6s: | %.24s | %.5s: | %.5s: | %.14s: | %.17s: | "
                 "%.8s: |\n",
                 "model", "size", "params", "threads", "strategy", "type_k", "type_v", "test", "t/s",
-                "of limit", "----------------------------", "----------", "--------", "-------",
+                "of limit", "-------------------------------", "----------", "--------", "-------",
                 "------------------------", "------", "------", "---------------",
                 "------------------", "---------");
     fprintf(
         p->out,
-        "| %-28s | %6.2f MiB | %6.2f M | %7llu | %-24s | %6s | %6s | %15s | %8.2f ± %7.2f | %9s "
+        "| %-31s | %6.2f MiB | %6.2f M | %7llu | %-24s | %6s | %6s | %15s | %8.2f ± %7.2f | %9s "
         "|\n",
         kvg_row_str(r, KVG_BENCH_model_type), kvg_row_f64(r, KVG_BENCH_model_size) / 1048576,
         kvg_row_f64(r, KVG_BENCH_model_n_params) / 1e6,

@@ -4,7 +4,6 @@
 #include "run/cli.h"
 #include "run/execute.h"
 #include "run/runcost.h"
-#include "run/stop.h"
 
 #include <stddef.h>
 #include <string.h>
@@ -176,18 +175,11 @@ static int execute(struct kvg_cli *cli, const struct opts *o, struct kvg_runplan
 {
     char dir[KVG_RUN_DIR_CAP] = "";
     struct kvg_progress progress;
-    cli->started = 1;
     kvg_progress_open(&progress, (enum kvg_progress_kind)o->progress, cli->err, plan->n_todo,
                       plan->est_seconds);
-    kvg_stop_init();
     int rc = kvg_run_execute(plan, ro, &progress, dir, err);
-    kvg_stop_release();
     kvg_progress_close(&progress);
-    if (rc == KVG_EINTR && dir[0])
-        return KVG_FAIL(err, rc,
-                        "interrupted; what was measured is in '%s'; the same command with --resume "
-                        "finishes it",
-                        dir);
+    cli->started = dir[0] != 0; /* without a folder nothing was run */
     return rc ? rc : kvg_cli_finish_run(cli, dir, err);
 }
 
