@@ -3,7 +3,6 @@
 #include "base/fs.h"
 #include "gen_tiny.h"
 #include "result/manifest.h"
-#include "run/stop.h"
 
 #include <setjmp.h>
 #include <signal.h>

@@ -140,7 +140,7 @@ size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t hea
 void kvg_store_side_get(const struct kvg_store *s, size_t layer, size_t head, size_t i, float *out);
 void kvg_store_side_put(struct kvg_store *s, size_t layer, size_t head, size_t i, const float *in);
 /* Every invariant that can be checked from outside: order, counts, references, byte sums, the bound
- * alloc <= 1.10 logical + one block per column, layer and head. */
+ * alloc <= 1.10 logical + one block per column, form, layer and head. */
 int kvg_store_check(const struct kvg_store *s, struct kvg_err *err);
 
 #endif

@@ -63,22 +63,19 @@ static void copy_rows(struct kvg_store *s, struct kvg_seg *g, size_t col, const 
         s->count.n_moved += n;
 }
 
-/* Opens a sealed segment and keeps picks of it as exact rows. */
-static void open_group(struct kvg_store *s, struct kvg_seg *g, size_t col, const uint32_t *picks,
-                       size_t n)
+/* Opens an encoded segment: picks of it go to the end of the list as exact rows. */
+static void open_seg(struct kvg_store *s, struct kvg_list *l, const struct kvg_seg *g, size_t col,
+                     const uint32_t *picks, size_t n)
 {
     const struct kvg_codec *c = &s->codecs[g->codec];
-    size_t d = s->cfg.d_head;
+    size_t d = s->cfg.d_head, rb = d * sizeof(float);
     const void *src = kvg_seg_data(g, kvg_store_row_bytes(s, col, g->codec));
     c->decode(c, s->cfg.kernels, src, g->n, d, s->tile);
-    struct kvg_block *b = kvg_store_get_block(s, col, 0);
     for (size_t i = 0; i < n; i++)
-        memcpy(b->data + i * d * sizeof(float), s->tile + picks[i] * d, d * sizeof(float));
-    b->written = (uint16_t)n;
+        memmove(s->tile + i * d, s->tile + picks[i] * d, rb);
     s->count.n_decoded += g->n;
-    s->count.bytes_written += n * d * sizeof(float);
+    kvg_store_push(s, l, NULL, col, 0, s->tile, rb, n);
     kvg_heap_put(s->heap, g->b);
-    *g = (struct kvg_seg){.b = b, .n = (uint16_t)n};
 }
 
 /* Makes a list of positions use the blocks of its twin where they agree. */
@@ -110,13 +107,16 @@ static int reshare(struct kvg_store *s, size_t head, struct kvg_list *l, const s
                            pos, n);
 }
 
-/* Keeps rows keep[0..n) (ascending slots) of one column. */
+/* Keeps rows keep[0..n) (ascending slots) of one column. A group that loses rows is opened, and all
+ * that is encoded behind it too: exact rows are always the last ones of a list, so that they lie
+ * dense and the next seal takes them in order. */
 static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint32_t *keep,
                         size_t n)
 {
     struct kvg_list *l = &s->heads[head].cols[col];
     uint32_t n_old = l->n_segs, picks[KVG_TILE_SLOTS];
     size_t first = 0, at = 0;
+    int broken = 0;
     memcpy(s->spare, l->segs, n_old * sizeof *s->spare);
     l->n_segs = 0;
     for (uint32_t i = 0; i < n_old; i++) {
@@ -129,19 +129,19 @@ static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint
             kvg_heap_put(s->heap, g.b);
             continue;
         }
-        if (m < g.n) {
-            if (is_group(s, col, g.codec)) {
-                open_group(s, &g, col, picks, m);
-            } else if (g.b->refs > 1) {
-                if (col == KVG_COL_POS && reshare(s, head, l, &g, picks, m)) {
-                    kvg_heap_put(s->heap, g.b);
-                    continue;
-                }
-                copy_rows(s, &g, col, picks, m);
-            } else {
-                squeeze(s, &g, col, picks, m);
-            }
+        broken |= m < g.n && is_group(s, col, g.codec);
+        if (broken && g.codec) {
+            open_seg(s, l, &g, col, picks, m);
+            continue;
         }
+        if (m < g.n && col == KVG_COL_POS && reshare(s, head, l, &g, picks, m)) {
+            kvg_heap_put(s->heap, g.b);
+            continue;
+        }
+        if (m < g.n && g.b->refs > 1)
+            copy_rows(s, &g, col, picks, m);
+        else if (m < g.n)
+            squeeze(s, &g, col, picks, m);
         l->segs[l->n_segs++] = g;
     }
 }
@@ -170,6 +170,7 @@ static void to_front(struct kvg_store *s, struct kvg_seg *g, size_t col)
 static void merge_column(struct kvg_store *s, size_t head, size_t col)
 {
     struct kvg_list *l = &s->heads[head].cols[col];
+    const struct kvg_list *twin = col == KVG_COL_POS ? &s->heads[0].cols[col] : NULL;
     if (!too_empty(s, col, l, s->heads[head].n_slots))
         return;
     uint32_t n_old = l->n_segs;
@@ -187,7 +188,7 @@ static void merge_column(struct kvg_store *s, size_t head, size_t col)
             continue;
         }
         size_t rb = kvg_store_row_bytes(s, col, g.codec);
-        kvg_store_push(s, l, NULL, col, g.codec, kvg_seg_data(&g, rb), rb, g.n);
+        kvg_store_push(s, l, twin, col, g.codec, kvg_seg_data(&g, rb), rb, g.n);
         if (is_kv(col))
             s->count.n_moved += g.n;
         kvg_heap_put(s->heap, g.b);
@@ -282,35 +283,14 @@ static void apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct 
 
 /* ---- sealing ---- */
 
-/* Index of the first segment from which on everything is exact or must be opened, and its slot. */
-static uint32_t exact_from(const struct kvg_store *s, size_t col, const struct kvg_list *l,
-                           size_t total, unsigned codec, size_t *slot)
+/* Index of the first exact segment and its slot. */
+static uint32_t exact_from(const struct kvg_list *l, size_t total, size_t *slot)
 {
     uint32_t first = l->n_segs;
-    size_t at = total;
     *slot = total;
-    int grouped = is_group(s, col, codec);
-    for (uint32_t i = l->n_segs; i-- > 0;) {
-        at -= l->segs[i].n;
-        if (l->segs[i].codec == 0) {
-            first = i;
-            *slot = at;
-        } else if (!grouped) {
-            break; /* row codecs: exact rows are only at the end */
-        }
-    }
+    while (first > 0 && l->segs[first - 1].codec == 0)
+        *slot -= l->segs[--first].n;
     return first;
-}
-
-/* Opens the sealed groups from segment `first` on, so that all behind it is exact. */
-static void open_from(struct kvg_store *s, size_t col, struct kvg_list *l, uint32_t first)
-{
-    uint32_t all[KVG_TILE_SLOTS];
-    for (uint32_t i = 0; i < KVG_TILE_SLOTS; i++)
-        all[i] = i;
-    for (uint32_t i = first; i < l->n_segs; i++)
-        if (l->segs[i].codec != 0)
-            open_group(s, &l->segs[i], col, all, l->segs[i].n);
 }
 
 /* Copies n exact rows out of consecutive segments beginning at (*seg, *row); advances both. */
@@ -357,12 +337,11 @@ static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
     size_t head = op->layer * s->cfg.n_kv_heads + op->head, col = op->col, slot;
     struct kvg_list *l = &s->heads[head].cols[col];
     size_t total = s->heads[head].n_slots;
-    uint32_t first = exact_from(s, col, l, total, op->codec, &slot);
+    uint32_t first = exact_from(l, total, &slot);
     size_t group = s->codecs[op->codec].group;
     size_t n = op->upto > slot ? (op->upto - slot) / group * group : 0;
     if (n == 0)
         return;
-    open_from(s, col, l, first);
     uint32_t n_old = l->n_segs - first, seg = 0;
     size_t row = 0;
     memcpy(s->spare, l->segs + first, n_old * sizeof *s->spare);

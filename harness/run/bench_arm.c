@@ -31,6 +31,18 @@ void kvg_bench_arm_close(struct kvg_bench_arm *a)
     memset(a, 0, sizeof *a);
 }
 
+/* The stream is at the copy, in `store`. */
+static void take_back(struct kvg_bench_arm *a, struct kvg_store *store)
+{
+    kvg_store_close(a->stream.store);
+    a->stream.store = store;
+    a->stream.n_tokens = a->depth;
+    a->stream.turn = a->turn;
+    a->stream.n_decode_steps = a->n_decode_steps;
+    a->stream.rng = a->rng;
+    kvg_pipeline_copy_state(&a->pipe, &a->saved_pipe);
+}
+
 int kvg_bench_arm_restore(struct kvg_bench_arm *a, struct kvg_err *err)
 {
     struct kvg_store *fork;
@@ -39,35 +51,29 @@ int kvg_bench_arm_restore(struct kvg_bench_arm *a, struct kvg_err *err)
         return KVG_OK;
     }
     int rc = kvg_store_open_fork(&fork, a->saved, err);
-    if (rc)
-        return rc;
-    kvg_store_close(a->stream.store);
-    a->stream.store = fork;
-    a->stream.n_tokens = a->depth;
-    a->stream.turn = a->turn;
-    a->stream.n_decode_steps = a->n_decode_steps;
-    a->stream.rng = a->rng;
-    kvg_pipeline_copy_state(&a->pipe, &a->saved_pipe);
-    return KVG_OK;
+    if (!rc)
+        take_back(a, fork);
+    return rc;
 }
 
 int kvg_bench_arm_deepen(struct kvg_bench_arm *a, struct kvg_engine *e, const int32_t *tokens,
                          size_t to, struct kvg_err *err)
 {
     struct kvg_stream *s = &a->stream;
-    struct kvg_store *copy;
     if (to <= a->depth)
         return KVG_OK;
-    int rc = kvg_bench_arm_restore(a, err);
+    /* The copy itself grows, not a fork of it: its blocks then have one owner and need no copying.
+     */
+    if (a->saved)
+        take_back(a, a->saved);
+    else
+        kvg_stream_reset(s, s->seed);
+    a->saved = NULL;
+    int rc = kvg_engine_prompt(e, &s, 1, tokens + a->depth, to - a->depth, 1, NULL, 0, NULL, err);
     if (!rc)
-        rc = kvg_engine_prompt(e, &s, 1, tokens + a->depth, to - a->depth, 1, NULL, 0, NULL, err);
-    if (!rc)
-        rc = kvg_store_open_fork(&copy, s->store, err);
+        rc = kvg_store_open_fork(&a->saved, s->store, err);
     if (rc)
         return rc;
-    if (a->saved)
-        kvg_store_close(a->saved);
-    a->saved = copy;
     a->depth = to;
     a->turn = s->turn;
     a->n_decode_steps = s->n_decode_steps;

@@ -155,10 +155,3 @@ int kvg_drift_argmax(const float *z, size_t n, int32_t *token, struct kvg_err *e
         find_top(z, n, 1, token);
     return rc;
 }
-
-double kvg_drift_gap(const float *z, size_t n)
-{
-    int32_t top[2] = {0, 0};
-    find_top(z, n, n < 2 ? n : 2, top);
-    return (double)z[top[0]] - (double)z[top[1]];
-}

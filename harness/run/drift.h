@@ -49,7 +49,5 @@ int kvg_drift_measure(const struct kvg_drift_base *b, const float *z, int32_t ta
 
 /* The likeliest token; KVG_ECHECK when a logit is not finite. */
 int kvg_drift_argmax(const float *z, size_t n, int32_t *token, struct kvg_err *err);
-/* Best minus second best logit of finite logits; 0 when n is 1. */
-double kvg_drift_gap(const float *z, size_t n);
 
 #endif

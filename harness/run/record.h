@@ -101,7 +101,7 @@ int kvg_record_end(struct kvg_record *r, const struct kvg_stream *s, struct kvg_
 /* Which positions are kept, for the map. */
 int kvg_record_kept(struct kvg_record *r, const struct kvg_stream *s, size_t turn,
                     struct kvg_err *err);
-/* Adds the times of a call; `logits_ns` was spent outside the engine's call. */
+/* Adds the times of a call. */
 void kvg_record_add_times(struct kvg_times *sum, const struct kvg_times *t);
 
 /* Invariants of a store after a call: kvg_store_check, and the identity of a cache that keeps

@@ -33,16 +33,6 @@ void kvg_stop_release(void)
     requested = 0;
 }
 
-void kvg_stop_request(void)
-{
-    requested = 1;
-}
-
-int kvg_stop_requested(void)
-{
-    return requested != 0;
-}
-
 int kvg_stop_check(struct kvg_err *err)
 {
     if (!requested)

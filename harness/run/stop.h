@@ -8,9 +8,6 @@
 /* Takes over both signals; kvg_stop_release gives them back. One user at a time. */
 void kvg_stop_init(void);
 void kvg_stop_release(void);
-/* Raises the flag as a signal would. */
-void kvg_stop_request(void);
-int kvg_stop_requested(void);
 /* KVG_EINTR when the flag is up. */
 int kvg_stop_check(struct kvg_err *err);
 
