@@ -3,7 +3,9 @@
 #include "base/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,13 @@ struct worker {
     int index;
 };
 
+/* A ticket names a job and one part of it: generation, number of parts, next part. Whoever draws a
+ * ticket whose part exists has a valid job in front of it, because the job cannot end before that
+ * part is done; a worker that comes late draws a part of the next job, or none. So nobody waits
+ * for a worker that the system has not scheduled. */
+enum { PART_BITS = 20 };
+#define PART_MASK (((uint64_t)1 << PART_BITS) - 1)
+
 struct kvg_pool {
     int n_threads;
     struct worker *workers; /* n_threads - 1 */
@@ -22,11 +31,10 @@ struct kvg_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_uint generation;
-    atomic_size_t next_part;
-    atomic_int busy; /* workers that have not finished this generation */
+    _Atomic uint64_t ticket;
+    atomic_size_t n_done; /* parts of this job */
     atomic_int stop;
     int sleepers; /* under lock */
-    size_t n_parts;
     kvg_pool_fn fn;
     void *arg;
 };
@@ -40,9 +48,14 @@ static inline void relax(void)
 
 static void work(struct kvg_pool *p, int thread)
 {
-    size_t i;
-    while ((i = atomic_fetch_add_explicit(&p->next_part, 1, memory_order_relaxed)) < p->n_parts)
-        p->fn(p->arg, i, thread);
+    for (;;) {
+        uint64_t t = atomic_fetch_add_explicit(&p->ticket, 1, memory_order_acquire);
+        size_t part = (size_t)(t & PART_MASK), n = (size_t)(t >> PART_BITS & PART_MASK);
+        if (part >= n)
+            return;
+        p->fn(p->arg, part, thread);
+        atomic_fetch_add_explicit(&p->n_done, 1, memory_order_release);
+    }
 }
 
 static unsigned wait_generation(struct kvg_pool *p, unsigned seen)
@@ -73,7 +86,6 @@ static void *worker_main(void *arg)
         if (atomic_load(&p->stop))
             return NULL;
         work(p, w->index);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
     }
 }
 
@@ -133,18 +145,21 @@ int kvg_pool_threads(const struct kvg_pool *p)
 
 void kvg_pool_run(struct kvg_pool *p, size_t n_parts, kvg_pool_fn fn, void *arg)
 {
-    if (p->n_threads <= 1 || n_parts <= 1) {
+    if (p->n_threads <= 1 || n_parts <= 1 || n_parts >= PART_MASK - 64) {
         for (size_t i = 0; i < n_parts; i++)
             fn(arg, i, 0);
         return;
     }
     p->fn = fn;
     p->arg = arg;
-    p->n_parts = n_parts;
-    atomic_store(&p->next_part, 0);
-    atomic_store(&p->busy, p->n_threads - 1);
+    atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
+    uint64_t job = (uint64_t)(atomic_load(&p->generation) + 1) << (2 * PART_BITS);
+    atomic_store_explicit(&p->ticket, job | (uint64_t)n_parts << PART_BITS, memory_order_release);
     announce(p);
     work(p, 0);
-    while (atomic_load_explicit(&p->busy, memory_order_acquire) > 0)
+    for (int i = 0; atomic_load_explicit(&p->n_done, memory_order_acquire) < n_parts; i++) {
         relax();
+        if (i > SPINS)
+            sched_yield(); /* somebody else has the processor that our worker needs */
+    }
 }

@@ -10,16 +10,6 @@
 
 enum { ROW_FLOATS_MAX = 512 };
 
-static size_t n_cols(const struct kvg_store *s)
-{
-    return KVG_COL_SIDE + s->cfg.n_side;
-}
-
-static size_t n_heads(const struct kvg_store *s)
-{
-    return s->cfg.n_layers * s->cfg.n_kv_heads;
-}
-
 size_t kvg_store_plain_row_bytes(const struct kvg_store *s, size_t col)
 {
     if (col == KVG_COL_K || col == KVG_COL_V)
@@ -59,16 +49,16 @@ struct kvg_block *kvg_store_get_block(struct kvg_store *s, size_t col, unsigned 
 
 static void layout_lists(struct kvg_store *s)
 {
-    size_t cols = n_cols(s);
-    for (size_t h = 0; h < n_heads(s); h++)
+    size_t cols = kvg_store_cols(s);
+    for (size_t h = 0; h < kvg_store_heads(s); h++)
         for (size_t c = 0; c < cols; c++)
             s->heads[h].cols[c].segs = s->segs + (h * cols + c) * s->list_cap;
 }
 
 static int alloc_parts(struct kvg_store *s)
 {
-    s->heads = calloc(n_heads(s), sizeof *s->heads);
-    s->segs = calloc(n_heads(s) * n_cols(s) * s->list_cap, sizeof *s->segs);
+    s->heads = calloc(kvg_store_heads(s), sizeof *s->heads);
+    s->segs = calloc(kvg_store_heads(s) * kvg_store_cols(s) * s->list_cap, sizeof *s->segs);
     s->tile = calloc(KVG_TILE_SLOTS * s->cfg.d_head, sizeof *s->tile);
     s->picks = calloc(s->cfg.max_slots + 1, sizeof *s->picks);
     s->spare = calloc(s->list_cap, sizeof *s->spare);
@@ -82,13 +72,13 @@ static int open_heap(struct kvg_store *s, struct kvg_err *err)
     size_t row = 4 * kvg_store_plain_row_bytes(s, KVG_COL_K) + 64;
     for (size_t i = 0; i < s->cfg.n_side; i++)
         row += kvg_store_plain_row_bytes(s, KVG_COL_SIDE + i);
-    size_t blocks = n_heads(s) * n_cols(s) * (s->list_cap + 4) * 2;
-    return kvg_heap_open(&s->heap, n_heads(s) * rows * row * 2, blocks, err);
+    size_t blocks = kvg_store_heads(s) * kvg_store_cols(s) * (s->list_cap + 4) * 2;
+    return kvg_heap_open(&s->heap, kvg_store_heads(s) * rows * row * 2, blocks, err);
 }
 
 static int open_classes(struct kvg_store *s, struct kvg_err *err)
 {
-    for (size_t c = 0; c < n_cols(s); c++) {
+    for (size_t c = 0; c < kvg_store_cols(s); c++) {
         int k = kvg_heap_class(s->heap, KVG_TILE_SLOTS * kvg_store_plain_row_bytes(s, c));
         if (k < 0)
             return KVG_FAIL(err, KVG_ECHECK, "too many block sizes in one store");
@@ -140,8 +130,8 @@ int kvg_store_open(struct kvg_store **s, const struct kvg_store_cfg *cfg, struct
 
 static void drop_all(struct kvg_store *s)
 {
-    for (size_t h = 0; s->heads && h < n_heads(s); h++) {
-        for (size_t c = 0; c < n_cols(s); c++) {
+    for (size_t h = 0; s->heads && h < kvg_store_heads(s); h++) {
+        for (size_t c = 0; c < kvg_store_cols(s); c++) {
             struct kvg_list *l = &s->heads[h].cols[c];
             for (uint32_t i = 0; i < l->n_segs; i++)
                 kvg_heap_put(s->heap, l->segs[i].b);
@@ -201,9 +191,9 @@ int kvg_store_open_fork(struct kvg_store **dst, struct kvg_store *src, struct kv
     memcpy(d->codecs, src->codecs, sizeof d->codecs);
     memcpy(d->classes, src->classes, sizeof d->classes);
     d->n_codecs = src->n_codecs;
-    for (size_t h = 0; h < n_heads(src); h++) {
+    for (size_t h = 0; h < kvg_store_heads(src); h++) {
         d->heads[h].n_slots = src->heads[h].n_slots;
-        for (size_t c = 0; c < n_cols(src); c++) {
+        for (size_t c = 0; c < kvg_store_cols(src); c++) {
             const struct kvg_list *from = &src->heads[h].cols[c];
             struct kvg_list *to = &d->heads[h].cols[c];
             memcpy(to->segs, from->segs, from->n_segs * sizeof *to->segs);
@@ -306,6 +296,8 @@ void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const f
     for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
         struct kvg_head *hd = kvg_store_head(s, layer, h);
         size_t at = h * s->cfg.d_head, stride = ld * sizeof(float);
+        for (size_t c = 0; c < kvg_store_cols(s); c++)
+            kvg_store_merge(s, layer * s->cfg.n_kv_heads + h, c, n);
         kvg_store_push(s, &hd->cols[KVG_COL_K], NULL, KVG_COL_K, 0, k + at, stride, n);
         kvg_store_push(s, &hd->cols[KVG_COL_V], NULL, KVG_COL_V, 0, v + at, stride, n);
         for (size_t i = 0; i < n;) {
@@ -422,7 +414,7 @@ static int counted(const struct kvg_store *s, size_t head, uint32_t seg)
 void kvg_store_bytes(const struct kvg_store *s, struct kvg_bytes *out)
 {
     memset(out, 0, sizeof *out);
-    for (size_t h = 0; h < n_heads(s); h++) {
+    for (size_t h = 0; h < kvg_store_heads(s); h++) {
         const struct kvg_head *hd = &s->heads[h];
         kv_bytes(s, &hd->cols[KVG_COL_K], out);
         kv_bytes(s, &hd->cols[KVG_COL_V], out);
@@ -444,73 +436,4 @@ void kvg_store_mark_peak(struct kvg_store *s)
 size_t kvg_store_peak_bytes(const struct kvg_store *s)
 {
     return s->heap->peak_bytes;
-}
-
-/* ---- checking ---- */
-
-static int check_list(const struct kvg_store *s, size_t head, size_t col, struct kvg_err *err)
-{
-    const struct kvg_list *l = &s->heads[head].cols[col];
-    size_t n = 0;
-    for (uint32_t i = 0; i < l->n_segs; i++) {
-        const struct kvg_seg *g = &l->segs[i];
-        size_t cap = kvg_store_block_slots(s, col, g->codec);
-        if (!g->n || g->off + g->n > cap || g->off + g->n > g->b->written || !g->b->refs)
-            return KVG_FAIL(err, KVG_ECHECK, "store: bad segment %u of head %zu, column %zu", i,
-                            head, col);
-        n += g->n;
-    }
-    if (n != s->heads[head].n_slots)
-        return KVG_FAIL(err, KVG_ECHECK, "store: head %zu has %u slots but column %zu has %zu",
-                        head, s->heads[head].n_slots, col, n);
-    return 0;
-}
-
-static int check_order(const struct kvg_store *s, size_t head, struct kvg_err *err)
-{
-    int32_t *pos = (int32_t *)(void *)s->picks;
-    kvg_store_positions(s, head / s->cfg.n_kv_heads, head % s->cfg.n_kv_heads, pos);
-    for (size_t i = 1; i < s->heads[head].n_slots; i++)
-        if (pos[i] <= pos[i - 1])
-            return KVG_FAIL(err, KVG_ECHECK, "store: positions of head %zu are not ascending",
-                            head);
-    return 0;
-}
-
-/* What one list may hold beyond its rows: a block of each form in it (sealed groups are full). */
-static size_t slack(const struct kvg_store *s, size_t head, size_t col)
-{
-    const struct kvg_list *l = &s->heads[head].cols[col];
-    unsigned seen = 0;
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < l->n_segs; i++) {
-        unsigned c = l->segs[i].codec;
-        if (seen >> c & 1 || (c && s->codecs[c].group > 1))
-            continue;
-        seen |= 1u << c;
-        bytes += KVG_TILE_SLOTS * kvg_store_row_bytes(s, col, c) + sizeof(struct kvg_block);
-    }
-    return bytes;
-}
-
-int kvg_store_check(const struct kvg_store *s, struct kvg_err *err)
-{
-    size_t block = 0;
-    for (size_t h = 0; h < n_heads(s); h++) {
-        for (size_t c = 0; c < n_cols(s); c++) {
-            int rc = check_list(s, h, c, err);
-            if (rc)
-                return rc;
-            block += slack(s, h, c);
-        }
-        int rc = check_order(s, h, err);
-        if (rc)
-            return rc;
-    }
-    struct kvg_bytes b;
-    kvg_store_bytes(s, &b);
-    if (s->heap->owners == 1 && b.alloc > b.logical + b.logical / 10 + block)
-        return KVG_FAIL(err, KVG_ECHECK, "store: %zu bytes allocated for %zu logical ones: more "
-                        "than 1.10 x and one block per list and form", b.alloc, b.logical);
-    return 0;
 }

@@ -146,55 +146,6 @@ static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint
     }
 }
 
-/* ---- merging half-empty blocks ---- */
-
-static int too_empty(const struct kvg_store *s, size_t col, const struct kvg_list *l, size_t n)
-{
-    size_t cap = 0, block = kvg_store_block_slots(s, col, 0);
-    for (uint32_t i = 0; i < l->n_segs; i++)
-        cap += kvg_store_block_slots(s, col, l->segs[i].codec);
-    return cap > n + n / 20 + block;
-}
-
-static void to_front(struct kvg_store *s, struct kvg_seg *g, size_t col)
-{
-    size_t rb = kvg_store_row_bytes(s, col, g->codec);
-    memmove(g->b->data, kvg_seg_data(g, rb), g->n * rb);
-    g->off = 0;
-    g->b->written = g->n;
-    s->count.bytes_written += g->n * rb;
-    if (is_kv(col))
-        s->count.n_moved += g->n;
-}
-
-static void merge_column(struct kvg_store *s, size_t head, size_t col)
-{
-    struct kvg_list *l = &s->heads[head].cols[col];
-    const struct kvg_list *twin = col == KVG_COL_POS ? &s->heads[0].cols[col] : NULL;
-    if (!too_empty(s, col, l, s->heads[head].n_slots))
-        return;
-    uint32_t n_old = l->n_segs;
-    memcpy(s->spare, l->segs, n_old * sizeof *s->spare);
-    l->n_segs = 0;
-    for (uint32_t i = 0; i < n_old; i++) {
-        struct kvg_seg g = s->spare[i];
-        size_t cap = kvg_store_block_slots(s, col, g.codec);
-        if (g.off > 0 && g.b->refs == 1)
-            to_front(s, &g, col);
-        struct kvg_seg *last = l->n_segs ? &l->segs[l->n_segs - 1] : NULL;
-        if (is_group(s, col, g.codec) || !last || last->codec != g.codec ||
-            last->off + last->n >= (int)cap) {
-            l->segs[l->n_segs++] = g;
-            continue;
-        }
-        size_t rb = kvg_store_row_bytes(s, col, g.codec);
-        kvg_store_push(s, l, twin, col, g.codec, kvg_seg_data(&g, rb), rb, g.n);
-        if (is_kv(col))
-            s->count.n_moved += g.n;
-        kvg_heap_put(s->heap, g.b);
-    }
-}
-
 /* ---- keep and drop ---- */
 
 /* How many of keep[*at..) lie in the n slots from `first` on; moves *at behind them. */
@@ -255,7 +206,7 @@ static void keep_head(struct kvg_store *s, size_t head, const uint32_t *keep, si
         keep_column(s, head, c, keep, n);
     hd->n_slots = (uint32_t)n;
     for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
-        merge_column(s, head, c);
+        kvg_store_merge(s, head, c, 0);
 }
 
 /* Turns KEEP and DROP into the list of slots that stay, in the plan's own room. */
@@ -360,7 +311,7 @@ static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
     }
     for (uint32_t i = seg; i < n_old; i++)
         l->segs[l->n_segs++] = s->spare[i];
-    merge_column(s, head, col);
+    kvg_store_merge(s, head, col, 0);
 }
 
 /* ---- checking a plan before anything is done ---- */
@@ -448,7 +399,7 @@ void kvg_store_truncate(struct kvg_store *s, int32_t pos)
                 keep_column(s, l * s->cfg.n_kv_heads + h, c, s->picks, n);
             hd->n_slots = (uint32_t)n;
             for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
-                merge_column(s, l * s->cfg.n_kv_heads + h, c);
+                kvg_store_merge(s, l * s->cfg.n_kv_heads + h, c, 0);
         }
     }
 }

@@ -379,10 +379,9 @@ int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_
     uint64_t t0 = kvg_engine_now(e);
     memset(&e->times, 0, sizeof e->times);
     int rc = check_tokens(e, tokens, n_streams, err);
-    for (size_t i = 0; i < n_streams && !rc; i++) {
+    for (size_t i = 0; i < n_streams && !rc; i++)
         rc = check_room(e, streams[i], 1, err);
-        if (rc)
-            break;
+    for (size_t i = 0; i < n_streams && !rc; i++) {
         size_t again = recompute_count(streams[i]);
         if (again) {
             rc = feed_again(e, streams[i], again, &tokens[i], 1, 0, first_row, 1,
@@ -395,7 +394,7 @@ int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_
         at[n++] = i;
     }
     if (!rc && n > 0) {
-        float *out = n == n_streams ? hidden : e->gate; /* gate has room for all rows */
+        float *out = n == n_streams ? hidden : e->xn; /* free once the layers are through */
         struct kvg_pass p = {.streams = together,
                              .n_streams = n,
                              .tokens = fed,
@@ -462,8 +461,12 @@ int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tok
     s->store->count = kept;
     s->store->count.n_recomputed += n_tokens;
     memcpy(e->feed, s->tokens, n_tokens * sizeof *e->feed);
+    size_t turn = s->turn;
     s->n_tokens = 0;
-    return prompt_pass(e, &s, 1, e->feed, n_tokens, 1, NULL, 0, NULL, err);
+    s->turn = 0; /* the first prompt again: schedule=prompt is due */
+    int rc = prompt_alone(e, s, e->feed, n_tokens, 1, NULL, 0, NULL, err);
+    s->turn = turn;
+    return rc;
 }
 
 void kvg_engine_logits(struct kvg_engine *e, const float *hidden, size_t n, float *logits)

@@ -349,23 +349,24 @@ static size_t range_bytes(const struct kvg_store *st, const struct kvg_list *l, 
     return bytes;
 }
 
-/* Exact counts: every query (or tile of queries) reads the slots it may see once per KV head. */
-static void bill_prompt(const struct attend *a, size_t tile)
+void kvg_attend_bill(const struct kvg_engine *e, const struct kvg_stream *s, size_t layer,
+                     size_t n, size_t tile)
 {
-    struct kvg_store *st = a->s->store;
-    size_t g = group_of(a->e), d = st->cfg.d_head;
+    struct attend a = {.s = s, .layer = layer, .n = n};
+    struct kvg_store *st = s->store;
+    size_t g = group_of(e), d = st->cfg.d_head;
     for (size_t h = 0; h < st->cfg.n_kv_heads; h++) {
-        const struct kvg_head *hd = kvg_store_head(st, a->layer, h);
-        for (size_t i = 0; i < a->n; i += tile) {
-            size_t last = (a->n - i < tile ? a->n : i + tile) - 1;
-            size_t vis = visible(a, h, last);
+        const struct kvg_head *hd = kvg_store_head(st, layer, h);
+        for (size_t i = 0; i < n; i += tile) {
+            size_t last = (n - i < tile ? n : i + tile) - 1;
+            size_t vis = visible(&a, h, last);
             st->count.bytes_read += range_bytes(st, &hd->cols[KVG_COL_K], vis) +
                                     range_bytes(st, &hd->cols[KVG_COL_V], vis);
             if (st->cfg.raw_keys)
                 st->count.n_rotated += vis;
         }
-        for (size_t i = 0; i < a->n; i++)
-            st->count.n_macs += 2 * g * d * visible(a, h, i);
+        for (size_t i = 0; i < n; i++)
+            st->count.n_macs += 2 * g * d * visible(&a, h, i);
     }
 }
 
@@ -383,13 +384,11 @@ void kvg_attend_prompt(struct kvg_engine *e, const struct kvg_stream *s, size_t 
 #ifdef KVG_BLAS
     if (!row_mode) {
         kvg_pool_run(e->cfg.pool, parts, prompt_part, &a);
-        bill_prompt(&a, KVG_QUERY_TILE);
         return;
     }
 #endif
     (void)row_mode;
     kvg_pool_run(e->cfg.pool, parts, prompt_rows_part, &a);
-    bill_prompt(&a, 1);
 }
 
 /* ---- steps ---- */
@@ -493,8 +492,6 @@ void kvg_attend_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n
         step_alone(&a);
     else
         kvg_pool_run(e->cfg.pool, n_streams * e->cfg.model->n_kv_heads, step_whole_part, &a);
-    for (size_t i = 0; i < n_streams; i++) {
-        a.s = streams[i];
-        bill_prompt(&a, 1);
-    }
+    for (size_t i = 0; i < n_streams; i++)
+        kvg_attend_bill(e, streams[i], layer, 1, 1);
 }

@@ -86,6 +86,10 @@ void kvg_dense_rope(struct kvg_engine *e, const float *src, float *dst, size_t n
 /* Rows [row0, row0+n) of a prompt pass of n_total rows; queries are rows 0..n of e->q, e->qr. */
 void kvg_attend_prompt(struct kvg_engine *e, const struct kvg_stream *s, size_t layer, size_t row0,
                        size_t n, size_t n_total, int row_mode, int observe);
+/* Counts what attention of the last n rows reads and multiplies: every tile of queries reads the
+ * slots it may see once per KV head. Streams that share a computation are billed as if alone. */
+void kvg_attend_bill(const struct kvg_engine *e, const struct kvg_stream *s, size_t layer, size_t n,
+                     size_t tile);
 /* One row per stream: row i of e->q, e->qr belongs to streams[i]. */
 void kvg_attend_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
                      size_t layer);

@@ -39,8 +39,10 @@ static void view_colsums(struct kvg_engine *e, const struct kvg_pass *p, const s
             continue;
         }
         size_t w = 0;
-        while (e->windows[w] != s->pipe->needs.colsum_window[i])
+        while (w < e->n_windows && e->windows[w] != s->pipe->needs.colsum_window[i])
             w++;
+        if (w == e->n_windows)
+            continue; /* asked for by another stream only: this one does not choose now */
         v->colsum[i] = e->colsum + w * heads * ld;
         v->colsum_rows[i] = kvg_attend_window_rows(e, w, p->n);
     }
@@ -215,6 +217,8 @@ static void attend(struct kvg_engine *e, struct kvg_pass *p, size_t layer, size_
         for (size_t i = 1; i < p->n_streams && lead->store->cfg.raw_keys; i++)
             lead = p->streams[i];
         kvg_attend_prompt(e, lead, layer, row0, n, p->n, p->row_mode, p->observe);
+        for (size_t i = 0; i < p->n_streams; i++)
+            kvg_attend_bill(e, p->streams[i], layer, n, p->row_mode ? 1 : KVG_QUERY_TILE);
     }
     for (int t = 0; t < threads; t++) {
         watched += e->observe_ns[t * 8];

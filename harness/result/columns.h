@@ -72,7 +72,7 @@ struct kvg_table {
     X(CELLS, bytes_per_token, F64, 0, "bytes/token", "logical bytes at the end / logical tokens")  \
     X(CELLS, bytes_read, U64, 0, "bytes", "read from the store by attention")                      \
     X(CELLS, bytes_written, U64, 0, "bytes", "written to the store")                               \
-    X(CELLS, n_macs, U64, 0, "", "multiply-adds of attention")                                     \
+    X(CELLS, n_macs, U64, 0, "", "multiply-adds of the forward pass, logits apart")                \
     X(CELLS, n_evicted, U64, 0, "slots", "slots dropped, summed over layers x heads")              \
     X(CELLS, n_recomputed, U64, 0, "rows", "rows computed again")                                  \
     X(CELLS, n_encoded, U64, 0, "rows", "rows encoded")                                            \

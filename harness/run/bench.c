@@ -14,9 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef KVG_COMMIT
-#define KVG_COMMIT ""
-#endif
 
 enum { BANDWIDTH_PASSES = 5 };
 

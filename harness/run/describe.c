@@ -8,12 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-#ifndef KVG_COMMIT
-#define KVG_COMMIT ""
-#endif
-#ifndef KVG_FLAGS
-#define KVG_FLAGS ""
-#endif
 #ifndef KVG_VERSION
 #define KVG_VERSION ""
 #endif
