@@ -69,8 +69,9 @@ static void open_broken(struct gen_store *g, size_t head, int col)
 {
     struct gen_row *rows = g->rows[head];
     size_t i = 0;
-    while (i < g->n[head] && (!rows[i].group[col] || group_rows(g, head, col, rows[i].group[col]) ==
-                                                         g->codecs->codecs[rows[i].codec[col]].group))
+    while (i < g->n[head] &&
+           (!rows[i].group[col] || group_rows(g, head, col, rows[i].group[col]) ==
+                                       g->codecs->codecs[rows[i].codec[col]].group))
         i++;
     for (; i < g->n[head]; i++)
         rows[i].codec[col] = 0, rows[i].group[col] = 0;
@@ -129,8 +130,7 @@ void gen_truncate(struct gen_store *g, int32_t pos)
 
 /* ---- comparing ---- */
 
-#define DIFFER(...)                                                                                \
-    return fprintf(stderr, __VA_ARGS__), -1
+#define DIFFER(...) return fprintf(stderr, __VA_ARGS__), -1
 
 static int compare_head(const struct gen_store *g, const struct kvg_store *s, size_t head)
 {

@@ -10,10 +10,10 @@ enum { GEN_D = 32, GEN_SLOTS = 256, GEN_SIDE = 3, GEN_HEADS_MAX = 6 };
 
 struct gen_row {
     int32_t pos;
-    float kv[2][GEN_D];    /* what reading gives back */
-    uint8_t codec[2];      /* of K and of V; 0 = exact */
-    uint32_t group[2];     /* rows sealed together have the same number; 0 = none */
-    float side[GEN_SIDE];  /* side column 0 has one float, column 1 has two */
+    float kv[2][GEN_D];   /* what reading gives back */
+    uint8_t codec[2];     /* of K and of V; 0 = exact */
+    uint32_t group[2];    /* rows sealed together have the same number; 0 = none */
+    float side[GEN_SIDE]; /* side column 0 has one float, column 1 has two */
 };
 
 struct gen_store {

@@ -100,9 +100,10 @@ static void special_rows(float *rows, size_t n, size_t d)
     for (size_t j = 0; j < n; j++)
         for (size_t c = 0; c < d; c++) {
             size_t kind = (j / 8 + c / 32) % 3;
-            rows[j * d + c] = kind == 0   ? 0.25f
-                              : kind == 1 ? 0.5f * (float)((j + c) % 7)
-                                          : (j + c) % 31 == 0 ? 1000.0f : 0.001f * (float)c;
+            rows[j * d + c] = kind == 0           ? 0.25f
+                              : kind == 1         ? 0.5f * (float)((j + c) % 7)
+                              : (j + c) % 31 == 0 ? 1000.0f
+                                                  : 0.001f * (float)c;
         }
 }
 
@@ -209,8 +210,8 @@ static void test_rows(void **state)
                 c.decode(&c, k, b + PAD, n, d, got);
                 for (size_t j = 0; j < n; j++) {
                     for (size_t i = 0; i < d; i++) /* the file's order: pairs side by side */
-                        tmp[i] = !inter ? rows[j * d + i]
-                                        : rows[j * d + i / 2 + (i % 2 ? d / 2 : 0)];
+                        tmp[i] =
+                            !inter ? rows[j * d + i] : rows[j * d + i / 2 + (i % 2 ? d / 2 : 0)];
                     k->encode[types[t]](tmp, packed, d);
                     assert_memory_equal(packed, b + PAD + j * rb, rb);
                     k->decode[types[t]](packed, back, d);

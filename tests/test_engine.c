@@ -1,5 +1,5 @@
-/* The engine on tiny random models: the cache changes no bit, company changes no bit, threads change
- * no bit, and what is taken back or forked goes on as if nothing had been. */
+/* The engine on tiny random models: the cache changes no bit, company changes no bit, threads
+ * change no bit, and what is taken back or forked goes on as if nothing had been. */
 #include "gen_engine.h"
 
 #include <math.h>
@@ -10,14 +10,17 @@
 
 #include <cmocka.h>
 
-enum { W_MAX = 256, STEPS = 12, SHAPES = 5 };
+enum { W_MAX = 256, STEPS = 8, SHAPES = 5 };
 
 static struct gen_llama shape(size_t i)
 {
     struct gen_llama c = gen_llama_default();
-    static const uint32_t dims[SHAPES][5] = {
-        /* n_embd, n_heads, n_kv_heads, d_head, tied */
-        {128, 4, 2, 32, 1}, {64, 1, 1, 64, 0}, {96, 3, 1, 32, 1}, {160, 2, 2, 64, 0}, {72, 6, 2, 32, 1}};
+    static const uint32_t dims[SHAPES][5] = {/* n_embd, n_heads, n_kv_heads, d_head, tied */
+                                             {128, 4, 2, 32, 1},
+                                             {64, 1, 1, 64, 0},
+                                             {96, 3, 1, 32, 1},
+                                             {160, 2, 2, 64, 0},
+                                             {72, 6, 2, 32, 1}};
     c.n_embd = dims[i][0];
     c.n_heads = dims[i][1];
     c.n_kv_heads = dims[i][2];
@@ -47,18 +50,18 @@ static double largest_difference(const float *a, const float *b, size_t n)
 static void check_uncached(struct gen_engine *g, double tolerance)
 {
     struct gen_stream full, plain;
-    int32_t t[90 + STEPS];
+    int32_t t[70 + STEPS];
     float a[STEPS + 1][W_MAX], b[STEPS + 1][W_MAX];
-    gen_tokens(t, 90 + STEPS, g->m->n_vocab, 5);
+    gen_tokens(t, 70 + STEPS, g->m->n_vocab, 5);
     gen_stream_open(&full, g, "full", 1);
     gen_stream_open(&plain, g, "uncached", 1);
-    gen_prompt(g, &full, t, 90, a[0]);
-    gen_prompt(g, &plain, t, 90, b[0]);
+    gen_prompt(g, &full, t, 70, a[0]);
+    gen_prompt(g, &plain, t, 70, b[0]);
     for (size_t i = 0; i <= STEPS; i++) {
         if (i) {
-            gen_steps(g, &full, t + 89 + i, 1, a[i]);
-            gen_steps(g, &plain, t + 89 + i, 1, b[i]);
-            assert_int_equal(plain.s.store->count.n_recomputed, i * 89 + i * (i + 1) / 2);
+            gen_steps(g, &full, t + 69 + i, 1, a[i]);
+            gen_steps(g, &plain, t + 69 + i, 1, b[i]);
+            assert_int_equal(plain.s.store->count.n_recomputed, i * 69 + i * (i + 1) / 2);
         }
         if (tolerance == 0)
             assert_true(same(a[i], b[i], g->m->n_embd));
@@ -101,7 +104,8 @@ static void test_cache_changes_nothing(void **state)
             struct gen_engine g;
             gen_engine_open(&g, m, levels[l], 2, 1);
             check_uncached(&g, 0);
-            check_prompt_forms(&g);
+            if (i < 2)
+                check_prompt_forms(&g);
             kvg_engine_set_row_ordered(g.e, 0);
             check_uncached(&g, 1e-5);
             gen_engine_close(&g);
@@ -208,6 +212,10 @@ static void test_company_changes_nothing(void **state)
             if (threads > 1)
                 compare(first, now, m->n_embd);
             close_all(st);
+            if (threads == 2) {
+                gen_engine_close(&g);
+                continue;
+            }
             open_all(st, &g);
             for (size_t i = 0; i < SPECS; i++)
                 run_together(&g, &st[i], 1, &now[i]);
@@ -275,8 +283,8 @@ static void test_truncate(void **state)
     gen_engine_open(&g, m, "auto", 2, 1);
     gen_tokens(t, 100, m->n_vocab, 8);
     for (size_t i = 0; i < sizeof spec / sizeof *spec; i++) {
-        static const size_t cuts[] = {0, 1, 33, 64, 70, 79};
-        for (size_t k = 0; k < 6; k++) {
+        static const size_t cuts[] = {0, 1, 64, 79};
+        for (size_t k = 0; k < 4; k++) {
             struct gen_stream st, fresh;
             gen_stream_open(&st, &g, spec[i], 1);
             gen_stream_open(&fresh, &g, spec[i], 1);

@@ -1,5 +1,6 @@
 /* The store beside a naive model of it: thousands of random operations, everything that can be seen
- * compared after each; and the things that have one right answer: bytes, shared positions, reset. */
+ * compared after each; and the things that have one right answer: bytes, shared positions, reset.
+ */
 #include "gen_store.h"
 
 #include "cache/heap.h"

@@ -43,9 +43,9 @@ struct kvg_bytes {
 
 struct kvg_store_cfg {
     size_t n_layers, n_kv_heads, d_head;
-    size_t max_slots;     /* capacity per head; reserved when the store is opened */
-    int raw_keys;         /* 1: K is stored before rotation and rotated at read */
-    size_t n_side;        /* side columns, each of side_floats[i] f32 per slot */
+    size_t max_slots; /* capacity per head; reserved when the store is opened */
+    int raw_keys;     /* 1: K is stored before rotation and rotated at read */
+    size_t n_side;    /* side columns, each of side_floats[i] f32 per slot */
     size_t side_floats[KVG_SIDE_MAX];
     const struct kvg_kernels *kernels;
     const float *rope_cos, *rope_sin; /* [max position, d_head/2] */
@@ -83,14 +83,14 @@ struct kvg_heap;
 struct kvg_store {
     struct kvg_store_cfg cfg;
     struct kvg_heap *heap;
-    struct kvg_head *heads; /* [n_layers, n_kv_heads] */
+    struct kvg_head *heads;                  /* [n_layers, n_kv_heads] */
     struct kvg_codec codecs[KVG_CODECS_MAX]; /* 0 is f32 */
     size_t n_codecs;
-    size_t list_cap;      /* segments reserved per column */
+    size_t list_cap;                             /* segments reserved per column */
     uint8_t classes[KVG_COL_N + KVG_CODECS_MAX]; /* size classes: of columns, then of K/V codecs */
     struct kvg_counters count;
-    float *tile;          /* [64, d_head] scratch of the store's own work */
-    uint32_t *picks;      /* [max_slots] scratch */
+    float *tile;           /* [64, d_head] scratch of the store's own work */
+    uint32_t *picks;       /* [max_slots] scratch */
     struct kvg_seg *spare; /* [list_cap] scratch */
     struct kvg_seg *segs;  /* all lists' room */
 };
@@ -135,7 +135,8 @@ void kvg_store_positions(const struct kvg_store *s, size_t layer, size_t head, i
 void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col,
                     size_t from, size_t n, float *out);
 /* Slots from the first exact (unencoded) one of K or V to the end of a head. */
-size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col);
+size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t head,
+                             enum kvg_col col);
 /* Side column i of a head, gathered to or scattered from a flat array [n_slots, side_floats[i]]. */
 void kvg_store_side_get(const struct kvg_store *s, size_t layer, size_t head, size_t i, float *out);
 void kvg_store_side_put(struct kvg_store *s, size_t layer, size_t head, size_t i, const float *in);

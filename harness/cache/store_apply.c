@@ -103,8 +103,8 @@ static int reshare(struct kvg_store *s, size_t head, struct kvg_list *l, const s
         pos[i] = from[picks[i]];
     size_t layer_first = head - head % s->cfg.n_kv_heads;
     return share_positions(s, l, head ? &s->heads[0].cols[KVG_COL_POS] : NULL, pos, n) ||
-           share_positions(s, l, head > layer_first ? &s->heads[layer_first].cols[KVG_COL_POS] : NULL,
-                           pos, n);
+           share_positions(
+               s, l, head > layer_first ? &s->heads[layer_first].cols[KVG_COL_POS] : NULL, pos, n);
 }
 
 /* Keeps rows keep[0..n) (ascending slots) of one column. A group that loses rows is opened, and all
@@ -321,10 +321,10 @@ static int check_list(const struct kvg_plan *plan, const struct kvg_plan_op *op,
 {
     for (uint32_t i = 0; i < op->n_slots; i++)
         if (op->slots[i] >= n_slots || (i && op->slots[i] <= op->slots[i - 1]))
-            return KVG_FAIL(err, KVG_ECHECK,
-                            "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
-                            kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i],
-                            n_slots);
+            return KVG_FAIL(
+                err, KVG_ECHECK,
+                "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
+                kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i], n_slots);
     if (plan->cap_slots - plan->n_slots < n_slots)
         return KVG_FAIL(err, KVG_ECHECK, "plan: no room left for a list of %zu slots", n_slots);
     return 0;
@@ -351,9 +351,10 @@ static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size
         if (o->layer != op->layer || o->head != op->head)
             continue;
         if (o->whole_groups)
-            return KVG_FAIL(err, KVG_ECHECK,
-                            "plan: layer %u, head %u has an operation behind a list in whole groups",
-                            op->layer, op->head);
+            return KVG_FAIL(
+                err, KVG_ECHECK,
+                "plan: layer %u, head %u has an operation behind a list in whole groups", op->layer,
+                op->head);
         n = o->kind == KVG_PLAN_KEEP ? o->n_slots : o->kind == KVG_PLAN_DROP ? n - o->n_slots : n;
     }
     if (op->kind == KVG_PLAN_KEEP || op->kind == KVG_PLAN_DROP)

@@ -64,7 +64,9 @@ int kvg_store_check(const struct kvg_store *s, struct kvg_err *err)
     struct kvg_bytes b;
     kvg_store_bytes(s, &b);
     if (s->heap->owners == 1 && b.alloc > b.logical + b.logical / 10 + block)
-        return KVG_FAIL(err, KVG_ECHECK, "store: %zu bytes allocated for %zu logical ones: more "
-                        "than 1.10 x and one block per list and form", b.alloc, b.logical);
+        return KVG_FAIL(err, KVG_ECHECK,
+                        "store: %zu bytes allocated for %zu logical ones: more "
+                        "than 1.10 x and one block per list and form",
+                        b.alloc, b.logical);
     return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "base/fs.h"
 #include "model/engine.h"
+#include "run/drift.h"
 #include "run/stop.h"
 
 #include <math.h>
@@ -59,6 +60,12 @@ struct inspector {
     float *hidden, *logits;
     int32_t *positions;
     unsigned char *mask;
+    /* the exact cache beside it, when drift is wanted */
+    struct kvg_pipeline exact_pipe;
+    struct kvg_stream exact;
+    struct kvg_drift_base base;
+    struct kvg_drift sum, most;
+    size_t n_same, n_steps;
 };
 
 static void add_header(const struct inspector *x, struct kvg_str *out)
@@ -171,6 +178,19 @@ static void add_logits(struct inspector *x, size_t t)
 
 /* ---- the stream ---- */
 
+static int open_exact(struct inspector *x, const struct kvg_dims *dims, struct kvg_err *err)
+{
+    size_t n;
+    const struct kvg_strategy *const *all = kvg_strategies(&n), *floor = NULL;
+    for (size_t i = 0; i < n && !floor; i++)
+        floor = all[i]->role == KVG_ROLE_FLOOR ? all[i] : NULL;
+    int rc = floor ? kvg_pipeline_open(&x->exact_pipe, floor->name, dims, &x->arena, err)
+                   : KVG_FAIL(err, KVG_ECHECK, "no strategy has the role of a floor");
+    if (!rc)
+        rc = kvg_stream_open(&x->exact, x->engine, &x->exact_pipe, err);
+    return rc ? rc : kvg_drift_base_init(&x->base, x->in->model->n_vocab, err);
+}
+
 static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
 {
     const struct kvg_inspect *in = x->in;
@@ -188,7 +208,7 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
     if (rc)
         return rc;
     const struct kvg_engine_cfg cfg = {
-        .model = m, .kernels = in->kernels, .pool = in->pool, .max_tokens = n, .max_streams = 1};
+        .model = m, .kernels = in->kernels, .pool = in->pool, .max_tokens = n, .max_streams = 2};
     rc = kvg_engine_open(&x->engine, &cfg, err);
     if (!rc)
         rc = kvg_stream_open(&x->stream, x->engine, &x->pipe, err);
@@ -197,33 +217,65 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
     x->stream_open = 1;
     kvg_stream_reset(&x->stream, in->seed);
     x->n_positions = in->n_kept_at ? n : in->n_tokens;
-    x->hidden = kvg_arena_array(&x->arena, m->n_embd, sizeof *x->hidden);
-    x->logits = kvg_arena_array(&x->arena, m->n_vocab, sizeof *x->logits);
+    x->hidden = kvg_arena_array(&x->arena, 2 * m->n_embd, sizeof *x->hidden);
+    x->logits = kvg_arena_array(&x->arena, 2 * m->n_vocab, sizeof *x->logits);
     x->positions = kvg_arena_array(&x->arena, n, sizeof *x->positions);
     x->mask = kvg_arena_alloc(&x->arena, n / 8 + 1);
     if (!x->hidden || !x->logits || !x->positions || !x->mask)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    return in->drift ? open_exact(x, &dims, err) : 0;
+}
+
+static int add_drift(struct inspector *x, int32_t target, struct kvg_err *err)
+{
+    struct kvg_drift d;
+    int rc = kvg_drift_base_set(&x->base, x->logits + x->in->model->n_vocab, err);
+    if (!rc)
+        rc = kvg_drift_measure(&x->base, x->logits, target, &d, err);
+    if (rc)
+        return rc;
+    x->n_steps++;
+    x->n_same += d.top1 != 0;
+    x->sum.kl += d.kl;
+    x->sum.nll_base += d.nll_base;
+    x->sum.nll += d.nll;
+    x->most.kl = fmax(x->most.kl, d.kl);
+    x->most.max_dlogit = fmax(x->most.max_dlogit, d.max_dlogit);
     return 0;
+}
+
+static void print_drift(const struct inspector *x)
+{
+    double n = (double)x->n_steps;
+    kvg_str_add(x->in->drift,
+                "strategy\tn\tmean_kl\tmax_kl\ttop1\tnll_full\tnll\tdnll\tmax_dlogit\n");
+    kvg_str_addf(x->in->drift, "%s\t%zu\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n",
+                 x->pipe.label, x->n_steps, x->sum.kl / n, x->most.kl, (double)x->n_same / n,
+                 x->sum.nll_base / n, x->sum.nll / n, (x->sum.nll - x->sum.nll_base) / n,
+                 x->most.max_dlogit);
 }
 
 static int step_through(struct inspector *x, size_t n_steps, struct kvg_err *err)
 {
     const struct kvg_inspect *in = x->in;
-    struct kvg_stream *s = &x->stream;
-    size_t at = in->n_kept_at && in->kept_at[0] == 0;
-    int rc = kvg_engine_prompt(x->engine, &s, 1, in->tokens, in->n_tokens, 1, NULL, 0, NULL, err);
+    struct kvg_stream *both[2] = {&x->stream, &x->exact};
+    size_t at = in->n_kept_at && in->kept_at[0] == 0, n = in->drift ? 2 : 1;
+    int rc = kvg_engine_prompt(x->engine, both, n, in->tokens, in->n_tokens, 1, NULL, 0, NULL, err);
     if (!rc && in->kept && (at || !in->n_kept_at))
         add_kept(x, 0);
     for (size_t t = 0; t < n_steps && !rc; t++) {
-        rc = kvg_engine_step(x->engine, &s, 1, &in->force[t], x->hidden, err);
+        int32_t tokens[2] = {in->force[t], in->force[t]};
+        rc = kvg_engine_step(x->engine, both, n, tokens, x->hidden, err);
         if (!rc)
             rc = kvg_stop_check(err);
         if (rc)
             return rc;
-        if (in->logits) {
-            kvg_engine_logits(x->engine, x->hidden, 1, x->logits);
+        if (in->logits || in->drift)
+            kvg_engine_logits(x->engine, x->hidden, n, x->logits);
+        if (in->logits)
             add_logits(x, t);
-        }
+        if (in->drift)
+            rc = add_drift(x, in->force[t + 1], err);
         if (in->kept && at < in->n_kept_at && in->kept_at[at] == t + 1) {
             add_kept(x, t + 1);
             at++;
@@ -247,7 +299,12 @@ int kvg_inspect_run(const struct kvg_inspect *in, struct kvg_err *err)
     rc = step_through(&x, n_steps, err);
     if (!rc && ((in->kept && in->kept->failed) || (in->logits && in->logits->failed)))
         rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    if (!rc && in->drift)
+        print_drift(&x);
 out:
+    kvg_drift_base_release(&x.base);
+    if (x.exact.store)
+        kvg_stream_close(&x.exact);
     if (x.stream_open)
         kvg_stream_close(&x.stream);
     if (x.engine)

@@ -28,6 +28,9 @@ struct kvg_inspect {
     uint64_t seed;
     struct kvg_str *kept;   /* .kept.tsv is appended; NULL = not wanted */
     struct kvg_str *logits; /* .logits.tsv, the same */
+    /* Drift of the forced steps from an exact cache that runs beside: a header and one row of
+     * strategy, n, mean_kl, max_kl, top1, nll_full, nll, dnll, max_dlogit; NULL = not wanted. */
+    struct kvg_str *drift;
 };
 
 int kvg_inspect_run(const struct kvg_inspect *in, struct kvg_err *err);

@@ -2,13 +2,14 @@
 #include "base/fs.h"
 #include "base/hash.h"
 #include "run/cli.h"
+#include "run/fingerprint.h"
 #include "run/inspect.h"
 #include "run/stop.h"
 
 #include <stddef.h>
 
 struct opts {
-    const char *model, *strategy, *tokens, *force, *kept, *logits;
+    const char *model, *strategy, *tokens, *force, *kept, *logits, *drift;
     struct kvg_strlist kept_at;
     int64_t threads, seed;
     int cpu_level;
@@ -55,6 +56,11 @@ static const struct kvg_opt table[] = {
      .offset = AT(logits),
      .metavar = "OUT",
      .help = "write the logits of the forced steps"},
+    {.name = "drift",
+     .type = KVG_OPT_STRING,
+     .offset = AT(drift),
+     .metavar = "OUT",
+     .help = "write the drift of the forced steps from an exact cache that runs beside"},
     {.name = "seed",
      .type = KVG_OPT_INT,
      .offset = AT(seed),
@@ -107,18 +113,19 @@ static int write_text(const char *path, const struct kvg_str *s, struct kvg_err 
 static int inspect(struct kvg_cli *cli, const struct opts *o, struct kvg_model *model,
                    struct kvg_err *err)
 {
-    struct kvg_str kept = {0}, logits = {0};
+    struct kvg_str kept = {0}, logits = {0}, drift = {0};
     char sha[KVG_SHA256_HEX];
     int32_t *tokens = NULL, *force = NULL;
     size_t *steps = NULL;
-    int to_stdout = !o->kept && !o->logits;
+    int to_stdout = !o->kept && !o->logits && !o->drift;
     struct kvg_inspect in = {.model = model,
                              .model_sha256 = sha,
                              .spec = o->strategy,
                              .n_kept_at = o->kept_at.n,
                              .seed = (uint64_t)o->seed,
                              .kept = o->kept || to_stdout ? &kept : NULL,
-                             .logits = o->logits ? &logits : NULL};
+                             .logits = o->logits ? &logits : NULL,
+                             .drift = o->drift ? &drift : NULL};
     int rc =
         kvg_inspect_read_ids(o->tokens, model->n_vocab, &tokens, &in.n_tokens, &cli->arena, err);
     if (!rc && o->force)
@@ -126,7 +133,7 @@ static int inspect(struct kvg_cli *cli, const struct opts *o, struct kvg_model *
     if (!rc)
         rc = read_steps(&o->kept_at, in.n_force ? in.n_force - 1 : 0, &steps, &cli->arena, err);
     if (!rc)
-        rc = kvg_hash_sha256_file(model->path, sha, err);
+        rc = kvg_fingerprint_file(model->path, sha, err);
     if (!rc)
         rc = kvg_machine_open(&in.pool, &in.kernels, o->threads, o->cpu_level, err);
     if (rc)
@@ -142,10 +149,13 @@ static int inspect(struct kvg_cli *cli, const struct opts *o, struct kvg_model *
         rc = write_text(o->kept, &kept, err);
     if (!rc)
         rc = write_text(o->logits, &logits, err);
+    if (!rc)
+        rc = write_text(o->drift, &drift, err);
     if (!rc && to_stdout)
         fputs(kept.s, cli->out);
     kvg_str_release(&kept);
     kvg_str_release(&logits);
+    kvg_str_release(&drift);
     kvg_pool_close(in.pool);
     return rc;
 }
@@ -159,8 +169,9 @@ static int run(struct kvg_cli *cli, const void *opts, const struct kvg_strlist *
     int rc = kvg_cli_want(rest, 0, 0, "", err);
     if (!rc && !o->tokens)
         rc = KVG_FAIL(err, KVG_EUSAGE, "no prompt: give --tokens FILE with token ids, one a line");
-    if (!rc && o->logits && !o->force)
-        rc = KVG_FAIL(err, KVG_EUSAGE, "--logits are those of forced steps: give --force FILE too");
+    if (!rc && (o->logits || o->drift) && !o->force)
+        rc = KVG_FAIL(err, KVG_EUSAGE,
+                      "--logits and --drift are those of forced steps: give --force FILE too");
     if (!rc)
         rc = kvg_model_find(&path, o->model, &cli->arena, err);
     if (!rc)

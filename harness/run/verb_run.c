@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "run/cli.h"
 #include "run/execute.h"
+#include "run/fingerprint.h"
 #include "run/runcost.h"
 
 #include <stddef.h>
@@ -199,7 +200,7 @@ static int plan_and_run(struct kvg_cli *cli, const struct opts *o, const struct 
     struct kvg_runplan plan = {0};
     struct kvg_run_cost cost;
     struct kvg_run_options ro = {.out = o->out, .resume = o->resume, .command = cli->command};
-    int rc = kvg_hash_sha256_file(model->path, sha, err);
+    int rc = kvg_fingerprint_file(model->path, sha, err);
     if (rc)
         return rc;
     rc = kvg_runplan_make(&plan, suite, model, sha, err);
