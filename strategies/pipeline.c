@@ -40,7 +40,8 @@ static const char *schedule_text(const struct kvg_schedule *s, struct kvg_arena 
 }
 
 /* One option in text form goes to the strategy's own table or to the common one. */
-static int set_option(struct kvg_inst *in, struct kvg_common *common, char *pair, struct kvg_err *err)
+static int set_option(struct kvg_inst *in, struct kvg_common *common, char *pair,
+                      struct kvg_err *err)
 {
     char owner[96];
     snprintf(owner, sizeof owner, "strategy '%s'", in->s->name);
@@ -54,17 +55,31 @@ static int set_option(struct kvg_inst *in, struct kvg_common *common, char *pair
     return kvg_opt_set(in->s->opts, in->opt, owner, pair, eq + 1, in->arena, err);
 }
 
+/* Pairs before `pair` have been cut at their '=' and ','. */
+static int is_repeated(const char *first, const char *pair)
+{
+    size_t n = strcspn(pair, "=");
+    for (const char *p = first; p < pair; p += strlen(p) + 1)
+        if (strlen(p) == n && !memcmp(p, pair, n))
+            return 1;
+    return 0;
+}
+
 static int parse_options(struct kvg_inst *in, struct kvg_common *common, char *text,
                          struct kvg_err *err)
 {
     int rc = kvg_opt_defaults(in->s->opts, in->opt, in->arena, err);
     if (!rc)
         rc = kvg_opt_defaults(kvg_common_opts(in->s->kind), common, in->arena, err);
+    char *first = text;
     while (!rc && text && *text) {
         char *comma = strchr(text, ',');
         if (comma)
             *comma = 0;
-        rc = set_option(in, common, text, err);
+        rc = is_repeated(first, text)
+                 ? KVG_FAIL(err, KVG_EUSAGE, "strategy '%s': option '%.*s' is given twice",
+                            in->s->name, (int)strcspn(text, "="), text)
+                 : set_option(in, common, text, err);
         text = comma ? comma + 1 : NULL;
     }
     return rc;
@@ -187,8 +202,8 @@ static int init_all(struct kvg_pipeline *p, struct kvg_err *err)
             if (rc)
                 return rc;
             if (in->k_codec.name[0])
-                k_bytes = kvg_codec_total_bytes(&in->k_codec, in->k_codec.group, d) /
-                          in->k_codec.group;
+                k_bytes =
+                    kvg_codec_total_bytes(&in->k_codec, in->k_codec.group, d) / in->k_codec.group;
             if (in->v_codec.name[0])
                 v_bytes = kvg_codec_total_bytes(&in->v_codec, 1, d);
         }

@@ -198,6 +198,10 @@ static int write_cell(struct writer *w, struct cell *c)
     }
     kvg_row_set_str(&row, KVG_CELLS_status, "ok");
     kvg_row_set_u64(&row, KVG_CELLS_n_turns, w->g->n_turns);
+    if (!strcmp(c->lane, "time")) /* the prompt of a turn is a pass too, without a row in steps */
+        kvg_row_set_u64(&row, KVG_CELLS_n_steps, w->g->n_turns * (w->g->n_steps + 1));
+    else
+        kvg_row_set_u64(&row, KVG_CELLS_n_scored, is_drift(c) ? w->g->n_turns * w->g->n_steps : 0);
     kvg_row_set_u64(&row, KVG_CELLS_n_prompt_tokens, w->g->n_turns * (120 - w->g->n_steps));
     kvg_row_set_u64(&row, KVG_CELLS_logical_tokens, (uint64_t)tokens_after(last));
     if (c->strategy) {

@@ -329,6 +329,28 @@ static void test_double_steps(void **state)
     free(text);
 }
 
+/* A cut file would give means over what is left: refused. */
+static void test_cut_steps(void **state)
+{
+    struct kvg_gen_run g = kvg_gen_run_default();
+    struct kvg_summary s;
+    struct kvg_err err = {0};
+    char path[512], *text = NULL;
+    size_t size = 0;
+    (void)state;
+    generate(&g);
+    snprintf(path, sizeof path, "%s/steps.csv", folder);
+    assert_int_equal(kvg_fs_read(path, (size_t)1 << 28, &text, &size, &err), KVG_OK);
+    assert_int_equal(kvg_fs_write_atomic(path, text, size - 30, &err), KVG_OK);
+    assert_int_equal(kvg_summary_open(&s, folder, &err), KVG_EFORMAT);
+    assert_non_null(strstr(err.msg, "was cut"));
+    kvg_summary_release(&s);
+    assert_int_equal(kvg_fs_write_atomic(path, text, size, &err), KVG_OK);
+    assert_int_equal(kvg_summary_open(&s, folder, &err), KVG_OK);
+    kvg_summary_release(&s);
+    free(text);
+}
+
 static void test_html(void **state)
 {
     struct kvg_str out = {0};
@@ -356,6 +378,7 @@ int main(void)
         WITH_FOLDER(test_print),
         WITH_FOLDER(test_incomplete_folders),
         WITH_FOLDER(test_double_steps),
+        WITH_FOLDER(test_cut_steps),
         cmocka_unit_test(test_html),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -77,20 +77,11 @@ int kvg_fs_read(const char *path, size_t max_bytes, char **data, size_t *size, s
     return 0;
 }
 
-int kvg_fs_write_atomic(const char *path, const void *data, size_t n, struct kvg_err *err)
+/* Closes fd in every case. */
+static int write_all(int fd, const char *path, const char *p, size_t n, struct kvg_err *err)
 {
-    size_t len = strlen(path) + 16;
-    char *tmp = malloc(len);
-    if (!tmp)
-        return KVG_FAIL(err, KVG_ENOMEM, "out of memory writing '%s'", path);
-    snprintf(tmp, len, "%s.tmp", path);
-    int rc = 0, fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) {
-        rc = KVG_FAIL(err, KVG_EIO, "cannot write '%s': %s", tmp, strerror(errno));
-        goto out;
-    }
-    const char *p = data;
-    while (n > 0) {
+    int rc = 0;
+    while (n > 0 && !rc) {
         ssize_t w = write(fd, p, n);
         if (w < 0 && errno == EINTR)
             continue;
@@ -101,13 +92,38 @@ int kvg_fs_write_atomic(const char *path, const void *data, size_t n, struct kvg
         p += w;
         n -= (size_t)w;
     }
+    /* Pipes and terminals (EINVAL) cannot be synced. */
     if (!rc && fsync(fd) && errno != EINVAL && errno != EROFS)
         rc = KVG_FAIL(err, KVG_EIO, "cannot write '%s': %s", path, strerror(errno));
     if (close(fd) && !rc)
         rc = KVG_FAIL(err, KVG_EIO, "cannot write '%s': %s", path, strerror(errno));
-    if (!rc && rename(tmp, path))
+    return rc;
+}
+
+/* Renaming onto a device or a pipe would put a file in its place. */
+static int is_special(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+int kvg_fs_write_atomic(const char *path, const void *data, size_t n, struct kvg_err *err)
+{
+    int direct = is_special(path), rc = 0;
+    size_t len = strlen(path) + 16;
+    char *tmp = malloc(len);
+    if (!tmp)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory writing '%s'", path);
+    snprintf(tmp, len, "%s%s", path, direct ? "" : ".tmp");
+    int fd = open(tmp, O_WRONLY | (direct ? 0 : O_CREAT | O_TRUNC) | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        rc = KVG_FAIL(err, KVG_EIO, "cannot write '%s': %s", tmp, strerror(errno));
+        goto out;
+    }
+    rc = write_all(fd, path, data, n, err);
+    if (!rc && !direct && rename(tmp, path))
         rc = KVG_FAIL(err, KVG_EIO, "cannot rename to '%s': %s", path, strerror(errno));
-    if (rc)
+    if (rc && !direct)
         unlink(tmp);
 out:
     free(tmp);

@@ -18,7 +18,8 @@ void kvg_fs_unmap(struct kvg_fs_map *m);
  * frees). KVG_EIO or KVG_ELIMIT. */
 int kvg_fs_read(const char *path, size_t max_bytes, char **data, size_t *size, struct kvg_err *err);
 
-/* Writes to a temporary name beside path, syncs and renames. */
+/* Writes to a temporary name beside path, syncs and renames; a device or a pipe is written in
+ * place. */
 int kvg_fs_write_atomic(const char *path, const void *data, size_t n, struct kvg_err *err);
 
 /* mkdir -p. */

@@ -10,8 +10,8 @@
 
 enum {
     KVG_CHUNK_ROWS = 1024,  /* rows of a prompt that go through a layer together */
-    KVG_ROW_MODE_MAX = 8,   /* up to so many rows products run row by row */
-    KVG_GEMM_TILE = 96,     /* rows of weights decoded at a time */
+    KVG_ROW_MODE_MAX = 16,  /* up to so many rows products run row by row */
+    KVG_GEMM_TILE = 144,    /* rows of weights decoded at a time */
     KVG_QUERY_TILE = 32,    /* queries of one attention tile */
     KVG_ATTEND_PARTS = 4,   /* fixed split of query tiles, so that sums do not depend on threads */
     KVG_ATTEND_SEGS = 4,    /* segments whose values are summed before they join the rest */

@@ -96,7 +96,7 @@ struct kvg_table {
     X(CELLS, answers_right, U64, 0, "answers", "right under this strategy")                        \
     X(CELLS, answers_lost, U64, 0, "answers", "right under the baseline, wrong here")              \
     X(CELLS, answers_gained, U64, 0, "answers", "wrong under the baseline, right here")            \
-    X(CELLS, overhead_ns, I64, 0, "ns/step", "step through the contract minus the same loop bare") \
+    X(CELLS, overhead_ns, I64, 0, "ns/step", "median step by the contract minus the bare loop's")  \
     X(CELLS, digest, STR, 0, "", "hash of tokens and kept sets")
 
 #define KVG_TURNS_COLUMNS(X)                                                                       \

@@ -213,6 +213,43 @@ static int index_steps(struct kvg_run *run, struct kvg_err *err)
     return KVG_OK;
 }
 
+/* Steps with a row of their own: in the time lane the last pass of a prompt is its turn's. */
+static uint64_t n_step_rows(const struct kvg_row *cell)
+{
+    if (strcmp(kvg_row_str(cell, KVG_CELLS_lane), "time"))
+        return kvg_row_u64(cell, KVG_CELLS_n_scored);
+    uint64_t n = kvg_row_u64(cell, KVG_CELLS_n_steps), turns = kvg_row_u64(cell, KVG_CELLS_n_turns);
+    return n > turns ? n - turns : 0;
+}
+
+static int check_count(const struct kvg_run *run, size_t cell, const char *what,
+                       const struct kvg_run_range *have, uint64_t want, struct kvg_err *err)
+{
+    if (have->end - have->begin == want)
+        return KVG_OK;
+    return KVG_FAIL(err, KVG_EFORMAT,
+                    "'%s/%s.csv' has %zu of the %llu %s of cell '%s': it was cut or changed; "
+                    "repeat the run",
+                    run->dir, what, have->end - have->begin, (unsigned long long)want, what,
+                    kvg_run_cell(run, cell, KVG_CELLS_cell_id));
+}
+
+/* A mean over what a cut file has left would look like any other. */
+static int check_counts(const struct kvg_run *run, struct kvg_err *err)
+{
+    int rc = KVG_OK;
+    for (size_t i = 0; i < run->n_cells && !rc; i++) {
+        const struct kvg_row *c = &run->cells[i];
+        if (!kvg_run_cell_is(run, i, KVG_CELLS_status, "ok"))
+            continue;
+        rc = check_count(run, i, "turns", &run->cell_turns[i], kvg_row_u64(c, KVG_CELLS_n_turns),
+                         err);
+        if (!rc)
+            rc = check_count(run, i, "steps", &run->cell_steps[i], n_step_rows(c), err);
+    }
+    return rc;
+}
+
 static int read_table(struct kvg_run *run, const struct kvg_table *table, kvg_csv_fn fn,
                       int required, struct kvg_err *err)
 {
@@ -260,7 +297,9 @@ int kvg_run_load(struct kvg_run *run, const char *dir, struct kvg_err *err)
         rc = read_table(run, &kvg_table_steps, add_step, 0, err);
     if (!rc)
         rc = index_turns(run, err);
-    return rc ? rc : index_steps(run, err);
+    if (!rc)
+        rc = index_steps(run, err);
+    return rc ? rc : check_counts(run, err);
 }
 
 void kvg_run_release(struct kvg_run *run)

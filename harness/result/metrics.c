@@ -48,8 +48,11 @@ OF_CELL(edit, COL(edit_distance))
 OF_CELL(chrf2_reference, COL(chrf2_reference))
 OF_CELL(bleu_reference, COL(bleu_reference))
 OF_CELL(answers_total, COL(answers_total))
-OF_CELL(answers_lost, COL(answers_lost))
-OF_CELL(answers_gained, COL(answers_gained))
+
+/* Nothing can be lost or gained where nothing was asked: no value, rather than 0. */
+OF_CELL(answers_lost, COL(answers_total) > 0 ? COL(answers_lost) : (double)NAN)
+OF_CELL(answers_gained, COL(answers_total) > 0 ? COL(answers_gained) : (double)NAN)
+
 OF_CELL(read_bytes, COL(bytes_read))
 OF_CELL(macs, COL(n_macs))
 
@@ -127,13 +130,16 @@ const struct kvg_metric kvg_metrics[] = {
      "cells.step_peak_bytes", "Scratch and transient copies included: what must fit.",
      CELLS(step_peak), .stats = KVG_STAT_MAX},
     {"rss_peak", "resident", "largest resident set at the end of a cell", "bytes", -1,
-     "cells.rss_bytes", "The whole process, weights included.", CELLS(rss), .stats = KVG_STAT_MAX},
+     "cells.rss_bytes",
+     "The whole process, weights included; in the drift lane the other strategies that run beside "
+     "too.",
+     CELLS(rss), .stats = KVG_STAT_MAX},
     {"kept_tokens", "kept tokens", "mean slots per layer and head at the end", "tokens", 0,
      "cells.kept_tokens_mean", "", CELLS(kept), .stats = KVG_STAT_MEAN},
     {"bytes_read", "bytes read", "mean bytes attention read per cell", "bytes", -1,
      "cells.bytes_read", "An exact counter: no noise.", CELLS(read_bytes), .stats = KVG_STAT_MEAN},
-    {"n_macs", "multiply-adds", "mean multiply-adds of attention per cell", "", -1, "cells.n_macs",
-     "An exact counter: no noise.", CELLS(macs), .stats = KVG_STAT_MEAN},
+    {"n_macs", "multiply-adds", "mean multiply-adds of the forward passes per cell, logits apart",
+     "", -1, "cells.n_macs", "An exact counter: no noise.", CELLS(macs), .stats = KVG_STAT_MEAN},
     {"ttft_ms", "TTFT", "turn's start to its first token", "ms", -1, "turns.ttft_ns",
      "Pooled over turns and rounds.", TIME, TURNS(ttft_ms),
      .stats = KVG_STAT_MEAN | KVG_STAT_P50 | KVG_STAT_P90 | KVG_STAT_P99},
@@ -150,7 +156,8 @@ const struct kvg_metric kvg_metrics[] = {
      "cells.manage_ns", "", TIME, CELLS(manage_ms), .stats = KVG_STAT_MEAN},
     {"observe_ms", "observe", "attention statistics the strategy asked for, per cell", "ms", -1,
      "cells.observe_ns", "", TIME, CELLS(observe_ms), .stats = KVG_STAT_MEAN},
-    {"overhead_ns", "overhead", "step through the contract minus the same loop bare", "ns/step", -1,
+    {"overhead_ns", "overhead",
+     "median step through the contract minus median step of the same loop bare", "ns/step", -1,
      "cells.overhead_ns", "The harness's own cost.", TIME, CELLS(overhead), .stats = KVG_STAT_MEAN},
     {"first_divergence", "first divergence", "median survival (Kaplan-Meier) of equal steps",
      "steps", 1, "cells.first_divergence cells.n_free_steps",

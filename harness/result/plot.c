@@ -63,6 +63,9 @@ static int find_scripts(char out[4096], struct kvg_err *err)
                 return KVG_OK;
         }
     }
+    snprintf(out, 4096, "%s/plots", KVG_SOURCE_DIR);
+    if (has_style(out))
+        return KVG_OK;
     snprintf(out, 4096, "plots");
     if (has_style(out))
         return KVG_OK;

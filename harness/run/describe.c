@@ -12,7 +12,7 @@
 #define KVG_VERSION ""
 #endif
 
-enum { SETTINGS = 12 };
+enum { SETTINGS = 16 };
 
 const char *kvg_describe_now(struct kvg_arena *a)
 {
@@ -101,6 +101,7 @@ static int describe_settings(struct kvg_manifest_identity *id, const struct kvg_
                          s->modes[KVG_MODE_FREE] ? "free" : ""));
     set(id, "target", kvg_target_name(s->target));
     set(id, "reply_tokens", kvg_arena_printf(a, "%zu", s->reply_tokens));
+    set(id, "max_turns", kvg_arena_printf(a, "%zu", s->max_turns));
     set(id, "free_tokens", kvg_arena_printf(a, "%zu", s->free_tokens));
     set(id, "time_reply_tokens", kvg_arena_printf(a, "%zu", s->time_reply_tokens));
     set(id, "rounds", kvg_arena_printf(a, "%zu", s->rounds));

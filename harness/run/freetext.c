@@ -90,7 +90,7 @@ int kvg_freetext_measure(const struct kvg_tokenizer *tok, const struct kvg_item 
     memset(&x, 0, sizeof x);
     f->is_set = 1;
     f->chrf2_reference = f->bleu_reference = f->edit_distance = (double)NAN;
-    for (size_t t = 0; t < item->n_turns && !rc; t++) {
+    for (size_t t = 0; t < own->n_turns && !rc; t++) {
         rc = decode(tok, &own->turns[t], &x.own, &x.all_own, err);
         if (!rc)
             rc = decode(tok, &text->turns[t], &x.text, &x.all_text, err);

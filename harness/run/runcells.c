@@ -51,7 +51,7 @@ static void set_key(const struct kvg_runplan *p, struct kvg_cell *c)
     c->seed = kvg_rng_split(suite->seed, named);
 
     uint64_t limits[] = {suite->reply_tokens, suite->free_tokens, suite->time_reply_tokens,
-                         suite->uncached_depths};
+                         suite->max_turns, suite->uncached_depths};
     uint64_t where[] = {c->mode, c->target, c->lane, c->arm, c->seed_index, c->round, suite->seed};
     uint64_t h = kvg_hash_fnv_str(KVG_FNV_INIT, p->model_sha256);
     h = kvg_hash_fnv_str(h, s->label);

@@ -239,7 +239,7 @@ static int tokenise_items(struct kvg_runplan *p, struct kvg_err *err)
         struct kvg_plan_item *it = &p->items[i];
         int rc = kvg_item_tokenise(&it->tokens, it->tokens.workload, it->tokens.item, p->model,
                                    &p->chat, s->reply_tokens, s->time_reply_tokens, s->free_tokens,
-                                   &p->arena, err);
+                                   s->max_turns, &p->arena, err);
         if (rc)
             return rc;
         it->target = s->target;

@@ -80,7 +80,7 @@ struct raw_suite {
     size_t n_strategies;
     struct raw_workload *workloads;
     size_t n_workloads;
-    const char *seed, *seeds, *max_items;
+    const char *seed, *seeds, *max_items, *max_turns;
     int *seeds_mode;
     struct raw_drift *drift;
     struct raw_time *time;
@@ -152,6 +152,7 @@ static const cyaml_schema_field_t suite_fields[] = {
     UINT(struct raw_suite, seeds),
     ENUM(struct raw_suite, seeds_mode, seeds_modes),
     UINT(struct raw_suite, max_items),
+    UINT(struct raw_suite, max_turns),
     CYAML_FIELD_MAPPING_PTR("drift", OPT_PTR, struct raw_suite, drift, drift_fields),
     CYAML_FIELD_MAPPING_PTR("time", OPT_PTR, struct raw_suite, time, time_fields),
     CYAML_FIELD_MAPPING_PTR("bench", OPT_PTR, struct raw_suite, bench, bench_fields),
@@ -348,7 +349,9 @@ static int take_numbers(const struct taker *t, struct kvg_suite *s, const struct
     s->seed = seed;
     if (!rc)
         rc = put(t, "seeds", r->seeds, &s->n_seeds);
-    return rc ? rc : put(t, "max_items", r->max_items, &s->max_items);
+    if (!rc)
+        rc = put(t, "max_items", r->max_items, &s->max_items);
+    return rc ? rc : put(t, "max_turns", r->max_turns, &s->max_turns);
 }
 
 static int take(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)

@@ -37,6 +37,7 @@ struct kvg_suite {
     size_t n_seeds; /* of strategies of role control */
     enum kvg_seeds_mode seeds_mode;
     size_t max_items; /* per workload; 0 = no limit */
+    size_t max_turns; /* first turns of an item that are replayed; 0 = all */
 
     int lanes[KVG_LANE_N]; /* 1 = wanted */
     int modes[KVG_MODE_N]; /* of the drift lane */

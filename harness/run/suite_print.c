@@ -111,9 +111,9 @@ void kvg_suite_print(const struct kvg_suite *s, struct kvg_str *out)
         kvg_str_addc(out, '\n');
         put_list(out, "    ", "items", &s->workloads[i].items);
     }
-    kvg_str_addf(out, "seed: %llu\nseeds: %zu\nseeds_mode: %s\nmax_items: %zu\n",
+    kvg_str_addf(out, "seed: %llu\nseeds: %zu\nseeds_mode: %s\nmax_items: %zu\nmax_turns: %zu\n",
                  (unsigned long long)s->seed, s->n_seeds,
-                 s->seeds_mode == KVG_SEEDS_ALL ? "all" : "rotate", s->max_items);
+                 s->seeds_mode == KVG_SEEDS_ALL ? "all" : "rotate", s->max_items, s->max_turns);
     if (s->lanes[KVG_LANE_DRIFT])
         put_drift(s, out);
     if (s->lanes[KVG_LANE_TIME])

@@ -95,13 +95,16 @@ static int spread(struct kvg_item_tokens *it, size_t reply_tokens, size_t time_t
 int kvg_item_tokenise(struct kvg_item_tokens *out, const struct kvg_workload *w,
                       const struct kvg_item *item, const struct kvg_model *m,
                       const struct kvg_template *chat, size_t reply_tokens, size_t time_tokens,
-                      size_t unknown_tokens, struct kvg_arena *a, struct kvg_err *err)
+                      size_t unknown_tokens, size_t max_turns, struct kvg_arena *a,
+                      struct kvg_err *err)
 {
     *out = (struct kvg_item_tokens){.workload = w, .item = item, .n_turns = item->n_turns};
-    out->turns = kvg_arena_array(a, item->n_turns, sizeof *out->turns);
+    if (max_turns && max_turns < out->n_turns)
+        out->n_turns = max_turns;
+    out->turns = kvg_arena_array(a, out->n_turns, sizeof *out->turns);
     if (!out->turns)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
-    for (size_t i = 0; i < item->n_turns; i++) {
+    for (size_t i = 0; i < out->n_turns; i++) {
         struct kvg_turn_tokens *t = &out->turns[i];
         int rc = tokenise_turn(out, i, m, chat, a, err);
         if (rc)

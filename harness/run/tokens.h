@@ -33,18 +33,20 @@ struct kvg_turn_tokens {
 struct kvg_item_tokens {
     const struct kvg_workload *workload;
     const struct kvg_item *item;
-    struct kvg_turn_tokens *turns; /* [item->n_turns] in file order */
-    size_t n_turns;
+    struct kvg_turn_tokens *turns; /* [n_turns] in file order */
+    size_t n_turns;                /* of the item, or the first ones of it */
     size_t n_total;                 /* longest conversation of the item, replies included */
     size_t last_scored, last_timed; /* turn that ends the item in its lane: the last with n > 0 */
 };
 
-/* Everything in arena `a`. reply_tokens, time_tokens: limits per item, 0 = all. `unknown_tokens`
+/* Everything in arena `a`. reply_tokens, time_tokens: limits per item, 0 = all;
+ * max_turns: only the first turns, 0 = all. `unknown_tokens`
  * is how long a reply without recorded text is taken to be. */
 int kvg_item_tokenise(struct kvg_item_tokens *out, const struct kvg_workload *w,
                       const struct kvg_item *item, const struct kvg_model *m,
                       const struct kvg_template *chat, size_t reply_tokens, size_t time_tokens,
-                      size_t unknown_tokens, struct kvg_arena *a, struct kvg_err *err);
+                      size_t unknown_tokens, size_t max_turns, struct kvg_arena *a,
+                      struct kvg_err *err);
 
 /* Spreads `limit` (0 = no limit) evenly over n turns that have room for cap[i] each: everyone gets
  * the same, earlier turns the remainder, and what a short reply leaves goes to the others. */

@@ -112,7 +112,7 @@ struct printer {
 
 static void print_md(struct printer *p, const struct kvg_row *r)
 {
-    char test[64], depth[32] = "", limit[32] = "";
+    char test[64], depth[32] = "", limit[32] = "", spread[32] = "         ";
     uint64_t prompt = kvg_row_u64(r, KVG_BENCH_n_prompt), gen = kvg_row_u64(r, KVG_BENCH_n_gen);
     if (kvg_row_u64(r, KVG_BENCH_n_depth))
         snprintf(depth, sizeof depth, " @ d%llu",
@@ -121,6 +121,8 @@ static void print_md(struct printer *p, const struct kvg_row *r)
              (unsigned long long)(prompt ? prompt : gen), depth);
     if (kvg_row_has(r, KVG_BENCH_limit_fraction))
         snprintf(limit, sizeof limit, "%.0f %%", 100 * kvg_row_f64(r, KVG_BENCH_limit_fraction));
+    if (kvg_row_has(r, KVG_BENCH_stddev_ts)) /* one repetition has no spread */
+        snprintf(spread, sizeof spread, "± %7.2f", kvg_row_f64(r, KVG_BENCH_stddev_ts));
     if (p->n_rows == 0)
         fprintf(p->out,
                 "| %-31s | %10s | %8s | %7s | %-24s | %6s | %6s | %15s | %18s | %9s |\n"
@@ -130,15 +132,14 @@ static void print_md(struct printer *p, const struct kvg_row *r)
                 "of limit", "-------------------------------", "----------", "--------", "-------",
                 "------------------------", "------", "------", "---------------",
                 "------------------", "---------");
-    fprintf(
-        p->out,
-        "| %-31s | %6.2f MiB | %6.2f M | %7llu | %-24s | %6s | %6s | %15s | %8.2f ± %7.2f | %9s "
-        "|\n",
-        kvg_row_str(r, KVG_BENCH_model_type), kvg_row_f64(r, KVG_BENCH_model_size) / 1048576,
-        kvg_row_f64(r, KVG_BENCH_model_n_params) / 1e6,
-        (unsigned long long)kvg_row_u64(r, KVG_BENCH_n_threads), kvg_row_str(r, KVG_BENCH_strategy),
-        kvg_row_str(r, KVG_BENCH_type_k), kvg_row_str(r, KVG_BENCH_type_v), test,
-        kvg_row_f64(r, KVG_BENCH_avg_ts), kvg_row_f64(r, KVG_BENCH_stddev_ts), limit);
+    fprintf(p->out,
+            "| %-31s | %6.2f MiB | %6.2f M | %7llu | %-24s | %6s | %6s | %15s | %8.2f %s | %9s |\n",
+            kvg_row_str(r, KVG_BENCH_model_type), kvg_row_f64(r, KVG_BENCH_model_size) / 1048576,
+            kvg_row_f64(r, KVG_BENCH_model_n_params) / 1e6,
+            (unsigned long long)kvg_row_u64(r, KVG_BENCH_n_threads),
+            kvg_row_str(r, KVG_BENCH_strategy), kvg_row_str(r, KVG_BENCH_type_k),
+            kvg_row_str(r, KVG_BENCH_type_v), test, kvg_row_f64(r, KVG_BENCH_avg_ts), spread,
+            limit);
 }
 
 static void print_csv_field(FILE *out, const char *s)
@@ -246,6 +247,14 @@ static int read_sizes(const struct kvg_strlist *l, const char *option, size_t de
     return 0;
 }
 
+static int is_all_zero(const size_t *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (v[i])
+            return 0;
+    return 1;
+}
+
 static int make_cfg(struct kvg_bench_cfg *cfg, const struct opts *o, size_t n_cpus,
                     struct kvg_arena *a, struct kvg_err *err)
 {
@@ -264,6 +273,8 @@ static int make_cfg(struct kvg_bench_cfg *cfg, const struct opts *o, size_t n_cp
     for (size_t i = 0; i < cfg->n_threads && !rc; i++)
         if (cfg->threads[i] < 1 || cfg->threads[i] > 256)
             rc = KVG_FAIL(err, KVG_EUSAGE, "-t: give 1 to 256 threads");
+    if (!rc && is_all_zero(cfg->prompts, cfg->n_prompts) && is_all_zero(cfg->gens, cfg->n_gens))
+        rc = KVG_FAIL(err, KVG_EUSAGE, "nothing to measure: all of -p and -n are 0");
     return rc;
 }
 
@@ -283,8 +294,6 @@ static int bench(struct kvg_cli *cli, const struct opts *o, struct kvg_bench_cfg
     int rc = kvg_bench_run(cfg, &progress, print_row, &p, err);
     kvg_stop_release();
     kvg_progress_close(&progress);
-    if (!rc && p.n_rows == 0)
-        rc = KVG_FAIL(err, KVG_ENONE, "nothing measured: all of -p and -n are 0");
     if (!rc && p.form == FORM_JSON)
         rc = print_json(&p, err);
     json_decref(p.list);

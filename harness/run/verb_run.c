@@ -12,7 +12,7 @@
 struct opts {
     const char *model, *out;
     struct kvg_strlist strategies, workloads, modes, lanes;
-    int64_t rounds, seed, threads, max_items;
+    int64_t rounds, seed, threads, max_items, max_turns;
     int resume, dry_run, progress, cpu_level;
 };
 
@@ -76,6 +76,13 @@ static const struct kvg_opt table[] = {
      .max = 1e9,
      .metavar = "N",
      .help = "at most so many items of each workload and of the time lane"},
+    {.name = "max-turns",
+     .type = KVG_OPT_INT,
+     .offset = AT(max_turns),
+     .min = 1,
+     .max = 1e9,
+     .metavar = "N",
+     .help = "replay only the first N turns of an item"},
     {.name = "out",
      .type = KVG_OPT_STRING,
      .offset = AT(out),
@@ -148,6 +155,8 @@ static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_s
     static const char *const modes[] = {"forced", "free"}, *const lanes[] = {"drift", "time"};
     int rc = kvg_cli_want(rest, 0, 1, "", err);
     kvg_suite_defaults(s);
+    if (!rc && !o->out[0])
+        rc = KVG_FAIL(err, KVG_EUSAGE, "--out is empty: give a folder");
     if (!rc && rest->n)
         rc = kvg_suite_read(s, rest->v[0], a, err);
     if (!rc)
@@ -168,6 +177,8 @@ static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_s
         s->seed = (uint64_t)o->seed;
     if (o->max_items)
         s->max_items = (size_t)o->max_items;
+    if (o->max_turns)
+        s->max_turns = (size_t)o->max_turns;
     return kvg_suite_check(s, err);
 }
 
