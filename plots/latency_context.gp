@@ -3,12 +3,11 @@ set lmargin at screen 0.115
 set rmargin at screen depth_margin
 set tmargin at screen 0.90
 set bmargin at screen 0.1333
-set logscale x 2
 set logscale y
 set yrange [depth_lo:depth_hi]
-set xrange [*:depth_x_hi]
+set xrange [0:depth_x_hi]
 set title 'Time per token by context length'
-set xlabel 'tokens before the step (log scale)'
+set xlabel 'tokens before the step'
 set ylabel 'ms per token (log scale)'
 set ytics add ('' 0.15 1)
 do for [d=-3:6] {

@@ -262,11 +262,16 @@ int kvg_plot_survival(struct kvg_plot *p)
     return rc;
 }
 
-/* Rows of bench.csv that time replies. */
+/* Rows of bench.csv that time replies, in the order of the file: depth by depth. */
+struct bench_point {
+    const char *strategy;
+    double depth, ms;
+};
+
 struct bench {
-    struct chart *c;
     struct kvg_arena *arena;
-    const char *strategy; /* of the series being written */
+    struct bench_point *v;
+    size_t n;
 };
 
 static int add_bench(void *arg, const struct kvg_row *row, struct kvg_err *err)
@@ -277,13 +282,17 @@ static int add_bench(void *arg, const struct kvg_row *row, struct kvg_err *err)
     const char *name = kvg_row_str(row, KVG_BENCH_strategy);
     if (!(n_gen > 0) || n_prompt > 0)
         return KVG_OK;
-    if (!b->strategy || strcmp(b->strategy, name))
-        b->strategy = kvg_arena_strdup(b->arena, name);
-    if (!b->strategy)
+    struct bench_point *p = &b->v[b->n];
+    for (size_t i = 0; i < b->n && !p->strategy; i++)
+        if (!strcmp(b->v[i].strategy, name))
+            p->strategy = b->v[i].strategy;
+    if (!p->strategy)
+        p->strategy = kvg_arena_strdup(b->arena, name);
+    if (!p->strategy)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory while plotting");
-    /* an empty store has depth 0, which a logarithmic axis cannot show */
-    chart_point(b->c, "depth", b->strategy, fmax(kvg_row_f64(row, KVG_BENCH_n_depth), 1),
-                kvg_row_f64(row, KVG_BENCH_avg_ns) / n_gen * 1e-6);
+    p->depth = kvg_row_f64(row, KVG_BENCH_n_depth);
+    p->ms = kvg_row_f64(row, KVG_BENCH_avg_ns) / n_gen * 1e-6;
+    b->n++;
     return KVG_OK;
 }
 
@@ -295,11 +304,24 @@ static int count_row(void *arg, const struct kvg_row *row, struct kvg_err *err)
     return KVG_OK;
 }
 
+/* One series per strategy, in the order in which they first appear. */
+static void put_bench(struct chart *c, const struct bench *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        size_t first = 0;
+        while (b->v[first].strategy != b->v[i].strategy)
+            first++;
+        for (size_t j = i; j < b->n && first == i; j++)
+            if (b->v[j].strategy == b->v[i].strategy)
+                chart_point(c, "depth", b->v[i].strategy, b->v[j].depth, b->v[j].ms);
+    }
+}
+
 int kvg_plot_latency_context(struct kvg_plot *p)
 {
     struct kvg_run *run = &p->summary->run;
     struct chart c;
-    struct bench b = {&c, &run->arena, NULL};
+    struct bench b = {.arena = &run->arena};
     char path[4200];
     size_t n = 0;
     snprintf(path, sizeof path, "%s/bench.csv", run->dir);
@@ -309,11 +331,17 @@ int kvg_plot_latency_context(struct kvg_plot *p)
     }
     int rc = kvg_csv_read(path, &kvg_table_bench, count_row, &n, p->err);
     rc = rc ? rc : chart_init(&c, p, n, 1);
-    kvg_str_add(&p->dat, "panel series strategy tokens ms_per_token\n");
+    b.v = kvg_arena_array(&run->arena, n + 1, sizeof *b.v);
+    if (!rc && !b.v)
+        rc = KVG_FAIL(p->err, KVG_ENOMEM, "out of memory while plotting");
     rc = rc ? rc : kvg_csv_read(path, &kvg_table_bench, add_bench, &b, p->err);
-    if (!rc && !c.n)
-        p->why_not = "left out: bench.csv times no replies";
-    else if (!rc)
+    if (rc)
+        return rc;
+    kvg_str_add(&p->dat, "panel series strategy tokens ms_per_token\n");
+    put_bench(&c, &b);
+    if (c.n)
         chart_end(&c, "depth");
-    return rc;
+    else
+        p->why_not = "left out: bench.csv times no replies";
+    return KVG_OK;
 }
