@@ -49,7 +49,7 @@ build() {
         command -v ccache >/dev/null 2>&1 && launcher=-DCMAKE_C_COMPILER_LAUNCHER=ccache
         cmake --preset "$preset" $launcher >"$dir.log" 2>&1 || { cat "$dir.log" >&2; return 1; }
     fi
-    cmake --build "$dir" -j "$(nproc)" >"$dir.log" 2>&1 || { cat "$dir.log" >&2; return 1; }
+    cmake --build "$dir" --target kvgauge -j "$(nproc)" >"$dir.log" 2>&1 || { cat "$dir.log" >&2; return 1; }
 }
 
 model_folder() { printf '%s/kvgauge' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
