@@ -25,8 +25,7 @@ static const struct kvg_cell *cell_at(const struct work *w, size_t i)
 
 static int is_open(const struct work *w, size_t i)
 {
-    const struct kvg_cell *c = cell_at(w, i);
-    return c->status == KVG_CELL_TODO && !kvg_rows_is_done(w->rig->rows, c);
+    return kvg_rows_is_open(w->rig->rows, cell_at(w, i));
 }
 
 /* 1 when everything that was written before choice j of turn t equals the baseline's. */

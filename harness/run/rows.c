@@ -32,6 +32,11 @@ int kvg_rows_is_done(const struct kvg_rows *r, const struct kvg_cell *cell)
     return has_key(r, key_of(cell->id, cell->round));
 }
 
+int kvg_rows_is_open(const struct kvg_rows *r, const struct kvg_cell *cell)
+{
+    return cell->status == KVG_CELL_TODO && !kvg_rows_is_done(r, cell);
+}
+
 static int note_done(void *arg, const struct kvg_row *row, struct kvg_err *err)
 {
     struct kvg_rows *r = arg;

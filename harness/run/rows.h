@@ -29,6 +29,8 @@ int kvg_rows_open(struct kvg_rows *r, const char *dir, const char *run_id,
                   const struct kvg_runplan *plan, struct kvg_err *err);
 int kvg_rows_close(struct kvg_rows *r, struct kvg_err *err);
 int kvg_rows_is_done(const struct kvg_rows *r, const struct kvg_cell *cell);
+/* 1 when the plan wants the cell measured and no run has done it yet. */
+int kvg_rows_is_open(const struct kvg_rows *r, const struct kvg_cell *cell);
 
 /* Writes a cell: steps, turns and kept rows, then its own row, then hands all to the system. rec is
  * NULL for a cell that the plan skipped. KVG_EIO names the file and the cause. */

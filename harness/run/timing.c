@@ -19,11 +19,6 @@ struct timed {
     struct kvg_turn_record *turn;
 };
 
-static int is_open(const struct kvg_rig *rig, const struct kvg_cell *c)
-{
-    return c->status == KVG_CELL_TODO && !kvg_rows_is_done(rig->rows, c);
-}
-
 /* The phases of the engine's last call, and around them what the caller's clock saw. */
 static struct kvg_times times_of(const struct kvg_rig *rig, uint64_t total, uint64_t logits)
 {
@@ -167,7 +162,7 @@ static int run_group(struct kvg_rig *rig, const struct kvg_group *g,
     for (size_t i = 0; i < g->n && !rc; i++) {
         const struct kvg_cell *c = &rig->plan->cells[g->first + i];
         struct kvg_slot *slot;
-        if (!is_open(rig, c))
+        if (!kvg_rows_is_open(rig->rows, c))
             continue;
         rc = timed_cell(rig, replay, c, SIZE_MAX, &slot, err);
         if (rc)
@@ -284,7 +279,7 @@ static int fail_all(struct kvg_rig *rig, const struct kvg_group *g, const char *
     struct kvg_record rec = {.error = reason};
     int rc = KVG_OK;
     for (size_t i = 0; i < g->n && !rc; i++)
-        if (is_open(rig, &rig->plan->cells[g->first + i]))
+        if (kvg_rows_is_open(rig->rows, &rig->plan->cells[g->first + i]))
             rc = kvg_rows_put(rig->rows, &rig->plan->cells[g->first + i], &rec, err);
     return rc;
 }
@@ -310,7 +305,7 @@ int kvg_timing_group(struct kvg_rig *rig, const struct kvg_group *g, struct kvg_
     if (error)
         return fail_all(rig, g, error, err);
     if (g->kind == KVG_GROUP_UNCACHED)
-        return is_open(rig, &rig->plan->cells[g->first])
+        return kvg_rows_is_open(rig->rows, &rig->plan->cells[g->first])
                    ? run_depths(rig, &rig->plan->cells[g->first], &replay, err)
                    : KVG_OK;
     return run_group(rig, g, &replay, err);
