@@ -11,8 +11,7 @@ struct opt {
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
     (void)err;
-    in->needs.n_colsums = 1;
-    in->needs.colsum_window[0] = 0;
+    in->needs.n_obs = 1;
     in->needs.n_side = 1;
     in->needs.side_floats[0] = 1;
     return 0;
@@ -23,7 +22,7 @@ static void observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_st
     for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
         size_t n = kvg_view_slots(v, h);
         float *now = v->scratch, *acc = v->scratch2;
-        kvg_colsum_mean(in, v, in->first_colsum, h, n, now);
+        kvg_obs_mean(in, v, in->first_obs, h, n, now);
         kvg_store_side_get(columns, v->layer, h, in->first_side, acc);
         for (size_t j = 0; j < n; j++)
             acc[j] += now[j];
@@ -31,25 +30,14 @@ static void observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_st
     }
 }
 
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
+    size_t n = kvg_view_slots(v, head), n_keep = kvg_budget_slots(in->budget, v->n_logical, &in->dims);
     size_t recent = (size_t)((double)n_keep * o->recent);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h);
-        float *acc = v->scratch;
-        if (n <= n_keep)
-            continue;
-        kvg_store_side_get(v->store, v->layer, h, in->first_side, acc);
-        if (n == n_keep + 1 && n > recent) {
-            kvg_drop_worst(plan, v, h, acc, n - recent);
-            continue;
-        }
-        for (size_t j = n - recent; j < n; j++)
-            acc[j] = 1e30f;
-        kvg_keep_best(plan, v, h, acc, n, n_keep);
-    }
+    kvg_store_side_get(v->store, v->layer, head, in->first_side, out);
+    for (size_t j = n > recent ? n - recent : 0; j < n; j++)
+        out[j] = KVG_MUST_STAY;
 }
 
 static const struct kvg_opt opts[] = {
@@ -81,5 +69,5 @@ const struct kvg_strategy kvg_h2o = {
     .path_dependent = 1,
     .init = init,
     .observe = observe,
-    .compress = compress,
+    .score = score,
 };

@@ -13,8 +13,7 @@ size_t kvg_budget_slots(const struct kvg_budget *b, size_t n_logical, const stru
     return n < 1 ? 1 : (size_t)n;
 }
 
-/* The k-th largest (k >= 1) of x[0..n); reorders x. Quickselect with Hoare's partition. */
-static float select_largest(float *x, size_t n, size_t k)
+float kvg_select_largest(float *x, size_t n, size_t k)
 {
     size_t lo = 0, hi = n - 1, want = k - 1;
     while (lo < hi) {
@@ -39,59 +38,128 @@ static float select_largest(float *x, size_t n, size_t k)
     return x[lo];
 }
 
+/* The single worst one (ties: the lower slot) goes: what a decode step mostly asks for. */
+static void drop_worst(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
+                       const float *scores, size_t n)
+{
+    size_t worst = 0;
+    for (size_t j = 1; j < n; j++)
+        if (scores[j] < scores[worst])
+            worst = j;
+    kvg_plan_drop_range(plan, v->layer, head, worst, worst + 1);
+}
+
+void kvg_mark_best(const struct kvg_view *v, const float *scores, size_t n, size_t k,
+                   unsigned char *out)
+{
+    size_t above = 0;
+    memset(out, k >= n, n);
+    if (k == 0 || k >= n)
+        return;
+    memcpy(v->scratch2, scores, n * sizeof *scores);
+    float cut = kvg_select_largest(v->scratch2, n, k);
+    for (size_t j = 0; j < n; j++)
+        above += scores[j] > cut;
+    size_t ties = k - above;
+    for (size_t j = 0; j < n; j++) {
+        int tie = scores[j] == cut && ties > 0;
+        out[j] = scores[j] > cut || tie;
+        ties -= (size_t)tie;
+    }
+}
+
 void kvg_keep_best(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
                    const float *scores, size_t n, size_t n_keep)
 {
     if (n_keep >= n)
         return;
+    if (v->phase == KVG_PHASE_DECODE && n_keep + 1 == n) {
+        drop_worst(plan, v, head, scores, n);
+        return;
+    }
     uint32_t *slots = kvg_plan_slots(plan, n_keep);
     if (!slots)
         return;
-    memcpy(v->scratch2, scores, n * sizeof *scores);
-    float cut = select_largest(v->scratch2, n, n_keep);
-    size_t above = 0, m = 0;
+    size_t m = 0;
+    unsigned char *stays = (unsigned char *)(v->scratch2 + n); /* scratch2 has twice the slots */
+    kvg_mark_best(v, scores, n, n_keep, stays);
     for (size_t j = 0; j < n; j++)
-        above += scores[j] > cut;
-    size_t ties = n_keep - above;
-    for (size_t j = 0; j < n && m < n_keep; j++) {
-        int tie = scores[j] == cut && ties > 0;
-        if (scores[j] > cut || tie)
+        if (stays[j])
             slots[m++] = (uint32_t)j;
-        ties -= (size_t)tie;
-    }
     kvg_plan_list(plan, KVG_PLAN_KEEP, v->layer, head, slots, m);
 }
 
-void kvg_drop_worst(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
-                    const float *scores, size_t limit)
-{
-    size_t worst = 0;
-    for (size_t j = 1; j < limit; j++)
-        if (scores[j] < scores[worst])
-            worst = j;
-    if (limit > 0)
-        kvg_plan_drop_range(plan, v->layer, head, worst, worst + 1);
-}
-
-void kvg_keep_ends(struct kvg_plan *plan, const struct kvg_view *v, size_t head, size_t sinks,
-                   size_t n_keep)
-{
-    size_t n = kvg_view_slots(v, head);
-    if (sinks > n_keep)
-        sinks = n_keep;
-    if (n > n_keep)
-        kvg_plan_drop_range(plan, v->layer, head, sinks, n - (n_keep - sinks));
-}
-
-void kvg_colsum_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
-                     size_t n, float *out)
+void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
+                  size_t n, float *out)
 {
     size_t group = in->dims.n_heads / in->dims.n_kv_heads;
-    const float *first = v->colsum[i] + head * group * v->colsum_ld;
+    const float *first = v->obs[i] + head * group * v->obs_ld;
     for (size_t j = 0; j < n; j++) {
         float sum = 0;
         for (size_t g = 0; g < group; g++)
-            sum += first[g * v->colsum_ld + j];
+            sum += first[g * v->obs_ld + j];
         out[j] = sum / (float)group;
     }
+}
+
+void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out)
+{
+    size_t half = k / 2;
+    for (size_t j = 0; j < n; j++) {
+        size_t from = j > half ? j - half : 0, to = j + half < n ? j + half : n - 1;
+        float acc = maximum ? x[from] : 0;
+        for (size_t i = from; i <= to; i++)
+            acc = maximum ? (x[i] > acc ? x[i] : acc) : acc + x[i];
+        out[j] = maximum ? acc : acc / (float)k;
+    }
+}
+
+static void count_read(const struct kvg_view *v, size_t head, enum kvg_col col, size_t from,
+                       size_t n)
+{
+    const struct kvg_list *l = &kvg_store_head(v->store, v->layer, head)->cols[col];
+    size_t at = 0, end = from + n;
+    for (uint32_t i = 0; i < l->n_segs && at < end; at += l->segs[i].n, i++) {
+        size_t a = at > from ? at : from, b = at + l->segs[i].n < end ? at + l->segs[i].n : end;
+        const struct kvg_codec *c = &v->store->codecs[l->segs[i].codec];
+        if (a < b)
+            *v->bytes_read += kvg_codec_total_bytes(c, c->group > 1 ? l->segs[i].n : b - a,
+                                                    v->store->cfg.d_head);
+    }
+}
+
+void kvg_view_keys(const struct kvg_view *v, size_t head, size_t from, size_t n, float *out)
+{
+    const struct kvg_store *st = v->store;
+    size_t d = st->cfg.d_head, half = d / 2;
+    kvg_store_read(st, v->layer, head, KVG_COL_K, from, n, out);
+    count_read(v, head, KVG_COL_K, from, n);
+    if (!st->cfg.raw_keys)
+        return;
+    int32_t pos[KVG_TILE_SLOTS];
+    if (v->position == KVG_POSITION_TRUE)
+        kvg_store_positions_range(st, v->layer, head, from, n, pos);
+    for (size_t j = 0; j < n; j++) {
+        size_t p = v->position == KVG_POSITION_TRUE ? (size_t)pos[j] : from + j;
+        st->cfg.kernels->rope(out + j * d, v->rope_cos + p * half, v->rope_sin + p * half, d);
+    }
+}
+
+void kvg_view_values(const struct kvg_view *v, size_t head, size_t from, size_t n, float *out)
+{
+    kvg_store_read(v->store, v->layer, head, KVG_COL_V, from, n, out);
+    count_read(v, head, KVG_COL_V, from, n);
+}
+
+int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds)
+{
+    size_t lo = 0, hi = t->n_spans;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (t->spans[mid].end <= pos)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < t->n_spans && t->spans[lo].begin <= pos && (kinds >> t->spans[lo].kind & 1);
 }

@@ -2,39 +2,23 @@
  * It looks at nothing but the keys in the store (rotation does not change a norm). */
 #include "strategies/strategy.h"
 
-#include <math.h>
-
 struct opt {
     struct kvg_budget budget;
 };
 
-static void score_head(const struct kvg_inst *in, const struct kvg_view *v, size_t head, size_t n,
-                       float *out)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
-    size_t d = in->dims.d_head;
-    float *rows = v->scratch + n;
+    size_t d = in->dims.d_head, n = kvg_view_slots(v, head);
+    float *rows = v->scratch;
     for (size_t j = 0; j < n; j += KVG_TILE_SLOTS) {
         size_t m = n - j < KVG_TILE_SLOTS ? n - j : KVG_TILE_SLOTS;
-        kvg_store_read(v->store, v->layer, head, KVG_COL_K, j, m, rows);
+        kvg_view_keys(v, head, j, m, rows);
         for (size_t i = 0; i < m; i++) {
             double sum = 0;
             for (size_t c = 0; c < d; c++)
                 sum += (double)rows[i * d + c] * (double)rows[i * d + c];
             out[j + i] = (float)-sqrt(sum);
         }
-    }
-}
-
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
-{
-    const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h);
-        if (n <= n_keep)
-            continue;
-        score_head(in, v, h, n, v->scratch);
-        kvg_keep_best(plan, v, h, v->scratch, n, n_keep);
     }
 }
 
@@ -57,5 +41,5 @@ const struct kvg_strategy kvg_knorm = {
     .opts_bytes = sizeof(struct opt),
     .schedule = {KVG_SCHED_TURN, 0},
     .path_dependent = 1,
-    .compress = compress,
+    .score = score,
 };

@@ -121,7 +121,11 @@ static int open_inst(struct kvg_pipeline *p, char *text, struct kvg_arena *a, st
         return KVG_FAIL(err, KVG_EUSAGE, "a spec has at most %d parts", KVG_PIPELINE_MAX);
     struct kvg_inst *in = &p->inst[p->n++];
     struct kvg_common common = {0};
-    *in = (struct kvg_inst){.s = s, .arena = a, .k_codec_index = -1, .v_codec_index = -1};
+    *in = (struct kvg_inst){.s = s,
+                            .arena = a,
+                            .k_codec_index = -1,
+                            .v_codec_index = -1,
+                            .extra_codec_index = -1};
     in->opt = kvg_arena_alloc(a, s->opts_bytes + 1);
     in->state = kvg_arena_alloc(a, s->state_bytes + 1);
     in->dims = p->dims;
@@ -132,55 +136,147 @@ static int open_inst(struct kvg_pipeline *p, char *text, struct kvg_arena *a, st
         rc = take_common(in, &common, err);
     if (rc)
         return rc;
+    const struct kvg_opt *b = kvg_opt_find(s->opts, "budget");
+    if (b && b->type == KVG_OPT_BUDGET)
+        in->budget = (struct kvg_budget *)(void *)((char *)in->opt + b->offset);
     int first = 1;
     kvg_str_addf(out, "%s%s", p->n > 1 ? "+" : "", s->name);
     print_table(s->opts, in->opt, out, &first);
-    if (s->compress || s->kind == KVG_KIND_ENCODE)
+    if (s->compress || s->score || s->kind == KVG_KIND_ENCODE)
         print_table(kvg_common_opts(s->kind), &common, out, &first);
     return 0;
+}
+
+static struct kvg_inst **role_of(struct kvg_pipeline *p, enum kvg_kind kind)
+{
+    struct kvg_inst **const slots[KVG_KIND_N] = {[KVG_KIND_KEEP] = &p->keep,
+                                                 [KVG_KIND_ENCODE] = &p->encode,
+                                                 [KVG_KIND_READ] = &p->read,
+                                                 [KVG_KIND_SHARE] = &p->share};
+    return slots[kind];
 }
 
 static int find_roles(struct kvg_pipeline *p, struct kvg_err *err)
 {
     for (size_t i = 0; i < p->n; i++) {
-        struct kvg_inst *in = &p->inst[i];
-        struct kvg_inst **slot = in->s->kind == KVG_KIND_KEEP     ? &p->keep
-                                 : in->s->kind == KVG_KIND_ENCODE ? &p->encode
-                                                                  : NULL;
-        if (slot && *slot)
+        struct kvg_inst *in = &p->inst[i], **slot = role_of(p, in->s->kind);
+        if (!slot) {
+            p->wrap[p->n_wraps++] = in;
+            continue;
+        }
+        if (*slot)
             return KVG_FAIL(err, KVG_EUSAGE,
                             "'%s' and '%s' do the same kind of work and cannot be combined",
                             (*slot)->s->name, in->s->name);
-        if (slot)
-            *slot = in;
-        if (in->s->recompute && p->n > 1)
+        *slot = in;
+        if (in->s->role == KVG_ROLE_BASELINE && p->n > 1)
             return KVG_FAIL(err, KVG_EUSAGE, "'%s' has no cache and cannot be combined",
                             in->s->name);
     }
     p->role = p->n == 1 ? p->inst[0].s->role : KVG_ROLE_STRATEGY;
-    if (p->keep && p->keep->s->role == KVG_ROLE_CONTROL)
-        p->role = KVG_ROLE_CONTROL;
+    if (p->keep && (p->keep->s->role == KVG_ROLE_CONTROL || p->keep->s->role == KVG_ROLE_ORACLE))
+        p->role = p->keep->s->role;
+    return 0;
+}
+
+/* A wrapper needs a keeper, and one with scores when it changes scores. */
+static int check_wraps(struct kvg_pipeline *p, struct kvg_err *err)
+{
+    for (size_t i = 0; i < p->n_wraps; i++) {
+        const struct kvg_strategy *w = p->wrap[i]->s;
+        if (!p->keep || (!p->keep->s->score && !p->keep->s->compress))
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "'%s' wraps a strategy that evicts; write for example `snapkv+%s`",
+                            w->name, w->name);
+        if (w->rescore && !p->keep->s->score)
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "'%s' does not choose by scores, so '%s' cannot change its choice",
+                            p->keep->s->name, w->name);
+        for (size_t k = 0; k < i; k++)
+            if (p->wrap[k]->s == w)
+                return KVG_FAIL(err, KVG_EUSAGE, "'%s' is given twice", w->name);
+    }
+    return 0;
+}
+
+static int open_scores(struct kvg_pipeline *p, struct kvg_arena *a, struct kvg_err *err)
+{
+    struct kvg_scores *s = &p->scores;
+    s->n_heads = p->dims.n_kv_heads;
+    s->n = kvg_arena_array(a, s->n_heads, sizeof *s->n);
+    s->n_keep = kvg_arena_array(a, s->n_heads, sizeof *s->n_keep);
+    return s->n && s->n_keep ? 0 : KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+}
+
+static int wants_obs(const struct kvg_needs *have, const struct kvg_obs *o, size_t *at)
+{
+    for (*at = 0; *at < have->n_obs; (*at)++)
+        if (have->obs[*at].kind == o->kind && have->obs[*at].window == o->window)
+            return 1;
+    return 0;
+}
+
+static int merge_obs(struct kvg_pipeline *p, struct kvg_inst *in, struct kvg_err *err)
+{
+    struct kvg_needs *all = &p->needs;
+    const struct kvg_needs *w = &in->needs;
+    in->first_obs = all->n_obs;
+    for (size_t k = 0; k < w->n_obs; k++) {
+        size_t at;
+        if (w->n_obs == 1 && wants_obs(all, &w->obs[k], &at)) {
+            in->first_obs = at;
+            return 0;
+        }
+        if (all->n_obs == KVG_OBS_N)
+            return KVG_FAIL(err, KVG_EUNSUP, "the parts of a spec ask for too many observations");
+        all->obs[all->n_obs++] = w->obs[k];
+    }
+    return 0;
+}
+
+static int merge_side(struct kvg_pipeline *p, struct kvg_inst *in, struct kvg_err *err)
+{
+    struct kvg_needs *all = &p->needs;
+    const struct kvg_needs *w = &in->needs;
+    in->first_side = all->n_side;
+    if (all->n_side + w->n_side > KVG_SIDE_MAX)
+        return KVG_FAIL(err, KVG_EUNSUP, "the parts of a spec ask for too many side columns");
+    for (size_t k = 0; k < w->n_side; k++, all->n_side++) {
+        all->side_floats[all->n_side] = w->side_floats[k];
+        all->side_page[all->n_side] = w->side_page[k];
+    }
     return 0;
 }
 
 static int merge_needs(struct kvg_pipeline *p, struct kvg_err *err)
 {
+    struct kvg_needs *all = &p->needs;
     for (size_t i = 0; i < p->n; i++) {
         struct kvg_inst *in = &p->inst[i];
         const struct kvg_needs *w = &in->needs;
-        in->first_colsum = p->needs.n_colsums;
-        in->first_side = p->needs.n_side;
-        if (p->needs.n_colsums + w->n_colsums > KVG_OBS_MAX ||
-            p->needs.n_side + w->n_side > KVG_SIDE_MAX)
-            return KVG_FAIL(err, KVG_EUNSUP, "the parts of a spec ask for too many observations");
-        for (size_t k = 0; k < w->n_colsums; k++)
-            p->needs.colsum_window[p->needs.n_colsums++] = w->colsum_window[k];
-        for (size_t k = 0; k < w->n_side; k++)
-            p->needs.side_floats[p->needs.n_side++] = w->side_floats[k];
-        p->needs.raw_keys |= w->raw_keys;
+        int rc = merge_obs(p, in, err);
+        if (!rc)
+            rc = merge_side(p, in, err);
+        if (rc)
+            return rc;
+        if (w->moments) {
+            if (all->moments && all->moments_skip != w->moments_skip)
+                return KVG_FAIL(err, KVG_EUNSUP, "the parts of a spec skip different positions");
+            all->moments = 1;
+            all->moments_skip = w->moments_skip;
+        }
+        all->queries = w->queries > all->queries ? w->queries : all->queries;
+        all->raw_keys |= w->raw_keys;
+        all->spans |= w->spans;
+        all->question |= w->question;
+        all->future |= w->future;
+        all->block_slots = w->block_slots ? w->block_slots : all->block_slots;
         if (in->position != KVG_POSITION_TRUE)
             p->position = in->position;
+        if (in->s->kind == KVG_KIND_WRAP && in->schedule.every > 0)
+            p->keep->schedule = in->schedule;
         p->path_dependent |= in->s->path_dependent;
+        p->random |= in->s->random;
         if (in->s->truncation == KVG_TRUNCATE_RECOMPUTE)
             p->truncation = KVG_TRUNCATE_RECOMPUTE;
     }
@@ -233,9 +329,13 @@ int kvg_pipeline_open(struct kvg_pipeline *p, const char *spec, const struct kvg
     if (!rc)
         rc = find_roles(p, err);
     if (!rc)
+        rc = check_wraps(p, err);
+    if (!rc)
         rc = init_all(p, err);
     if (!rc)
         rc = merge_needs(p, err);
+    if (!rc)
+        rc = open_scores(p, a, err);
     if (!rc && !(p->resolved = kvg_arena_strdup(a, out.s ? out.s : "")))
         rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     kvg_str_release(&out);

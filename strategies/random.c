@@ -6,16 +6,11 @@ struct opt {
     struct kvg_budget budget;
 };
 
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
-    const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h);
-        for (size_t j = 0; j < n; j++)
-            v->scratch[j] = (float)kvg_rng_unit(v->rng);
-        kvg_keep_best(plan, v, h, v->scratch, n, n_keep);
-    }
+    (void)in;
+    for (size_t j = 0; j < kvg_view_slots(v, head); j++)
+        out[j] = (float)kvg_rng_unit(v->rng);
 }
 
 static const struct kvg_opt opts[] = {
@@ -34,8 +29,9 @@ const struct kvg_strategy kvg_random = {
     .observes = "nothing",
     .kind = KVG_KIND_KEEP,
     .role = KVG_ROLE_CONTROL,
+    .random = 1,
     .opts = opts,
     .opts_bytes = sizeof(struct opt),
     .schedule = {KVG_SCHED_TURN, 0},
-    .compress = compress,
+    .score = score,
 };

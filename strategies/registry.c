@@ -27,6 +27,18 @@ const struct kvg_strategy *kvg_strategy_find(const char *name)
     return NULL;
 }
 
+const char *kvg_kind_name(enum kvg_kind kind)
+{
+    static const char *const names[] = {"keep", "wrap", "encode", "read", "share"};
+    return names[kind];
+}
+
+const char *kvg_role_name(enum kvg_role role)
+{
+    static const char *const names[] = {"strategy", "baseline", "floor", "control", "oracle"};
+    return names[role];
+}
+
 static const struct kvg_opt keep_opts[] = {
     {.name = "schedule",
      .type = KVG_OPT_STRING,

@@ -22,12 +22,11 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
     return 0;
 }
 
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++)
-        kvg_keep_ends(plan, v, h, (size_t)o->sinks, n_keep);
+    for (size_t j = 0; j < kvg_view_slots(v, head); j++)
+        out[j] = j < (size_t)o->sinks ? KVG_MUST_STAY : (float)j;
 }
 
 static const struct kvg_opt opts[] = {
@@ -65,5 +64,5 @@ const struct kvg_strategy kvg_sink = {
     .evicts_before_attention = 1,
     .truncation = KVG_TRUNCATE_RECOMPUTE,
     .init = init,
-    .compress = compress,
+    .score = score,
 };

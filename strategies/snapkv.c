@@ -22,40 +22,9 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
                         "strategy 'snapkv': a budget of %.0f tokens is smaller than the window of "
                         "%lld; raise 'budget' or lower 'window'",
                         o->budget.value, (long long)o->window);
-    in->needs.n_colsums = 1;
-    in->needs.colsum_window[0] = (size_t)o->window;
-    in->needs.prompt_only_obs = 1;
+    in->needs.n_obs = 1;
+    in->needs.obs[0].window = (size_t)o->window;
     return 0;
-}
-
-/* out[j] = mean or maximum of x over [j - k/2, j + k/2]; outside of x counts as 0 and is divided
- * by k all the same, as average pooling with zero padding does. */
-static void pool(const float *x, size_t n, size_t k, int maximum, float *out)
-{
-    size_t half = k / 2;
-    for (size_t j = 0; j < n; j++) {
-        size_t from = j > half ? j - half : 0, to = j + half < n ? j + half : n - 1;
-        float acc = maximum ? x[from] : 0;
-        for (size_t i = from; i <= to; i++)
-            acc = maximum ? (x[i] > acc ? x[i] : acc) : acc + x[i];
-        out[j] = maximum ? acc : acc / (float)k;
-    }
-}
-
-/* Scores of one KV head over its first n_old slots. */
-static void score_head(const struct kvg_inst *in, const struct kvg_view *v, size_t head,
-                       size_t n_old, float *out)
-{
-    const struct opt *o = in->opt;
-    size_t group = in->dims.n_heads / in->dims.n_kv_heads;
-    float *pooled = v->scratch2, rows = (float)v->colsum_rows[in->first_colsum];
-    memset(out, 0, n_old * sizeof *out);
-    for (size_t g = 0; g < group; g++) {
-        const float *sum = v->colsum[in->first_colsum] + (head * group + g) * v->colsum_ld;
-        pool(sum, n_old, (size_t)o->kernel, o->pool, pooled);
-        for (size_t j = 0; j < n_old; j++)
-            out[j] += pooled[j] / (rows * (float)group);
-    }
 }
 
 /* The window counts inside the budget; where it would leave no room (a share of a short text) it
@@ -66,20 +35,22 @@ static size_t voting_window(const struct opt *o, size_t n, size_t n_keep)
     return window < n ? window : n;
 }
 
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h), window = voting_window(o, n, n_keep);
-        if (n <= n_keep)
-            continue;
-        if (n > window)
-            score_head(in, v, h, n - window, v->scratch);
-        for (size_t j = n - window; j < n; j++)
-            v->scratch[j] = 2; /* above every mean of probabilities */
-        kvg_keep_best(plan, v, h, v->scratch, n, n_keep);
+    size_t group = in->dims.n_heads / in->dims.n_kv_heads, n = kvg_view_slots(v, head);
+    size_t n_keep = kvg_budget_slots(in->budget, v->n_logical, &in->dims);
+    size_t n_old = n - voting_window(o, n, n_keep);
+    float *pooled = v->scratch, rows = (float)v->obs_rows[in->first_obs];
+    memset(out, 0, n_old * sizeof *out);
+    for (size_t g = 0; g < group && n_old; g++) {
+        const float *sum = v->obs[in->first_obs] + (head * group + g) * v->obs_ld;
+        kvg_pool_scores(sum, n_old, (size_t)o->kernel, o->pool, pooled);
+        for (size_t j = 0; j < n_old; j++)
+            out[j] += pooled[j] / (rows * (float)group);
     }
+    for (size_t j = n_old; j < n; j++)
+        out[j] = KVG_MUST_STAY;
 }
 
 static const struct kvg_opt opts[] = {
@@ -124,5 +95,5 @@ const struct kvg_strategy kvg_snapkv = {
     .schedule = {KVG_SCHED_TURN, 0},
     .path_dependent = 1,
     .init = init,
-    .compress = compress,
+    .score = score,
 };

@@ -5,8 +5,13 @@
  * All calls are optional, none can fail or allocate, none may print. State is flat memory owned by
  * the engine (it is copied when a conversation forks); per-slot state belongs in side columns.
  *
- * Several strategies compose: `snapkv:budget=25%+kivi:bits=2`. Of a pipeline at most one keeps
- * (kind KEEP) and at most one encodes (kind ENCODE); calls go in the order written. */
+ * Several strategies compose: `snapkv:budget=25%+adakv+kivi:bits=2`. Of a pipeline at most one
+ * keeps (KEEP), encodes (ENCODE), reads (READ), gives the store its form (SHARE); any number wrap
+ * the keeper (WRAP). Calls go in the order written.
+ *
+ * How a KEEP strategy chooses: score() gives every slot of a head a number, larger = stays, and
+ * KVG_MUST_STAY for slots that must. Wrappers then change scores or counts (rescore), and the best
+ * n_keep slots of every head stay. Only what cannot be said in scores has compress(). */
 #ifndef KVG_STRATEGIES_STRATEGY_H
 #define KVG_STRATEGIES_STRATEGY_H
 
@@ -15,14 +20,30 @@
 #include "base/rng.h"
 #include "cache/store.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum kvg_kind { KVG_KIND_KEEP, KVG_KIND_ENCODE, KVG_KIND_READ, KVG_KIND_SHARE };
+enum kvg_kind {
+    KVG_KIND_KEEP,
+    KVG_KIND_WRAP,
+    KVG_KIND_ENCODE,
+    KVG_KIND_READ,
+    KVG_KIND_SHARE,
+    KVG_KIND_N
+};
 /* BASELINE: recomputes everything, drift is measured against it. FLOOR: an exact cache, its drift
- * is the noise floor. CONTROL: chooses without looking, the least a strategy must beat. */
-enum kvg_role { KVG_ROLE_STRATEGY, KVG_ROLE_BASELINE, KVG_ROLE_FLOOR, KVG_ROLE_CONTROL };
-enum kvg_phase { KVG_PHASE_PROMPT, KVG_PHASE_DECODE };
+ * is the noise floor. CONTROL: chooses without looking, the least a strategy must beat. ORACLE:
+ * looks at what no deployment knows; an upper bound, cannot be deployed. */
+enum kvg_role {
+    KVG_ROLE_STRATEGY,
+    KVG_ROLE_BASELINE,
+    KVG_ROLE_FLOOR,
+    KVG_ROLE_CONTROL,
+    KVG_ROLE_ORACLE
+};
+/* AUX: an auxiliary pass on top of the cache; nothing of it stays. */
+enum kvg_phase { KVG_PHASE_PROMPT, KVG_PHASE_DECODE, KVG_PHASE_AUX };
 
 /* When a KEEP strategy's compress() is called. PROMPT: after the first turn's prompt. TURN: after
  * each turn's prompt. EVERY: after each turn's prompt and at every k-th decode step. */
@@ -33,7 +54,9 @@ struct kvg_schedule {
 };
 
 /* Rotary position of a cached key and of the query that meets it: the position in the text, or the
- * slot index (cache-relative, StreamingLLM section 3.2; needs raw keys). */
+ * slot index (cache-relative, StreamingLLM section 3.2; needs raw keys). With SLOT the keys that
+ * stay are re-rotated to 0, 1, 2, ... from their raw form whenever they are read, so no correction
+ * is ever applied to a corrected key. */
 enum kvg_position { KVG_POSITION_TRUE, KVG_POSITION_SLOT };
 
 /* What may be done when a turn is taken back (edit, regenerate): CUT the slots at and behind the
@@ -41,20 +64,71 @@ enum kvg_position { KVG_POSITION_TRUE, KVG_POSITION_SLOT };
 enum kvg_truncation { KVG_TRUNCATE_CUT, KVG_TRUNCATE_RECOMPUTE };
 
 struct kvg_dims {
-    size_t n_layers, n_heads, n_kv_heads, d_head, n_ctx;
+    size_t n_layers, n_heads, n_kv_heads, d_head, n_ctx, n_embd;
+    float rope_base;
     size_t slot_bytes; /* bytes of one slot of all layers and KV heads in this pipeline's form */
+    /* Token ids of a text, at most cap of them to out; how many there are. NULL: no tokenizer. */
+    size_t (*encode)(const void *tokenizer, const char *text, int32_t *out, size_t cap);
+    const void *tokenizer;
 };
 
-/* Observations a strategy asks for; the engine computes only these and bills their time and bytes. */
-enum { KVG_OBS_MAX = 4 };
+/* ---- the text ---- */
+
+enum kvg_span_kind {
+    KVG_SPAN_SYSTEM,   /* one instruction (line) of the system prompt */
+    KVG_SPAN_TOOL,     /* a pasted document or tool schema */
+    KVG_SPAN_GLOSSARY, /* terms that must be translated in one way */
+    KVG_SPAN_USER,     /* a user message */
+    KVG_SPAN_KINDS
+};
+struct kvg_span {
+    uint32_t begin, end; /* positions [begin, end) in the conversation */
+    enum kvg_span_kind kind;
+};
+/* What is known of a conversation beside its tokens. Spans ascend and do not overlap. */
+struct kvg_text {
+    const int32_t *tokens; /* [n_tokens] fed so far, the present pass included */
+    size_t n_tokens;
+    const struct kvg_span *spans;
+    size_t n_spans;
+    size_t question;       /* position where the present prompt's question begins; >= n_tokens: not
+                              part of the text (yet) */
+    const int32_t *future; /* [n_future] tokens that will follow, when recorded (forced mode) */
+    size_t n_future;
+};
+
+/* ---- observations ---- */
+
+/* What a strategy asks for; the engine computes only these and bills their time and bytes. With p
+ * the attention of a query over the slots it sees, m how many those are: */
+enum kvg_obs_kind {
+    KVG_OBS_SUM,      /* sum of p over the window's queries */
+    KVG_OBS_MAX,      /* largest p */
+    KVG_OBS_WEIGHTED, /* sum of p * m */
+    KVG_OBS_ABOVE     /* queries with p >= 1 / m */
+};
+/* The last `window` queries of a pass; 0 = all of them; KVG_WINDOW_QUESTION = from the question on
+ * (all of the pass when none is marked). When a decode step is due to compress and the window is
+ * wider than 1, the last `window` queries fed are kept and attend again. */
+#define KVG_WINDOW_QUESTION SIZE_MAX
+struct kvg_obs {
+    enum kvg_obs_kind kind;
+    size_t window;
+};
+
+enum { KVG_OBS_N = 4 };
 struct kvg_needs {
-    /* Column sums of attention over the last `window` queries of a pass; 0 = all of them. */
-    size_t n_colsums;
-    size_t colsum_window[KVG_OBS_MAX];
+    size_t n_obs; /* statistics of attention by slot */
+    struct kvg_obs obs[KVG_OBS_N];
+    size_t queries;      /* view.queries: the last so many */
+    int moments;         /* view.q_mean, view.q_cov */
+    size_t moments_skip; /* first positions that do not count there */
     int raw_keys;        /* K stored before rotation */
-    int prompt_only_obs; /* observations are not needed in decode steps */
+    int spans, question, future; /* parts of kvg_text without which it makes no sense */
+    size_t block_slots;  /* SHARE: slots of a block of exact rows; 0 = 64 */
     size_t n_side;       /* side columns of the store */
     size_t side_floats[KVG_SIDE_MAX];
+    size_t side_page[KVG_SIDE_MAX]; /* slots that share a row; 0 or 1: every slot has its own */
 };
 
 struct kvg_strategy;
@@ -63,44 +137,81 @@ struct kvg_strategy;
 struct kvg_inst {
     const struct kvg_strategy *s;
     void *opt;   /* parsed options, s->opts_bytes */
-    void *state; /* s->state_bytes, zeroed at the start of an item */
+    void *state; /* s->state_bytes, zeroed at the start of an item; billed as state */
     void *user;  /* what init prepared in the arena; read-only afterwards, not copied on forks */
     struct kvg_needs needs;
-    struct kvg_schedule schedule;
+    struct kvg_schedule schedule;  /* WRAP: init may set every > 0 to change the keeper's */
     enum kvg_position position;
+    struct kvg_budget *budget;     /* its option `budget` of type BUDGET; NULL = has none */
     int64_t prefill_chunk;   /* 0 = the whole prompt in one pass */
     int prefill_stored;      /* ENCODE: 1 = prompt queries read the encoded rows too */
     int whole_groups;        /* ENCODE: sealed groups are evicted whole instead of being opened */
-    size_t first_colsum;     /* where this instance's colsums begin in a view */
+    size_t first_obs;        /* where this instance's observations begin in a view */
     size_t first_side;       /* where its side columns begin */
     struct kvg_codec k_codec, v_codec; /* ENCODE: set by init; name[0] == 0 leaves the side exact */
-    int k_codec_index, v_codec_index;  /* indices in the store; -1 = none */
+    struct kvg_codec extra_codec;      /* a third form, for whichever column */
+    int k_codec_index, v_codec_index, extra_codec_index; /* indices in the store; -1 = none */
     struct kvg_dims dims;
     uint64_t seed;           /* of this cell */
     struct kvg_arena *arena; /* lives as long as the pipeline; for init only */
 };
 
+/* A matrix of weights, read-only: [n_rows, n_cols], rows of row_bytes, for store->kernels. */
+struct kvg_weights {
+    enum kvg_type type;
+    const void *rows;
+    size_t row_bytes, n_rows, n_cols;
+};
+
 /* One layer at one moment of a pass. Every pointer is valid during the call only. */
 struct kvg_view {
     const struct kvg_store *store; /* read-only; new rows are appended already */
+    const struct kvg_text *text;
     size_t layer;
     enum kvg_phase phase;
     size_t n_new;      /* rows of this pass, the last n_new slots of every head */
     int32_t pos0;      /* position of the first new row */
     size_t n_logical;  /* length of the text so far, new rows included */
     size_t turn;
-    const float *q;    /* [n_new of the last chunk, n_heads, d_head] queries after rotation */
-    size_t q_rows;     /* rows of q; the last query of the pass is the last row */
-    /* Column sums: colsum[i] is [n_heads][colsum_ld], entry j of query head g belongs to slot j of
-     * KV head g / (n_heads / n_kv_heads), slots as they were when attention ran. NULL when not
-     * asked for or not computed in this phase. */
-    const float *colsum[KVG_OBS_MAX];
-    size_t colsum_ld;
-    size_t colsum_rows[KVG_OBS_MAX]; /* queries that were summed */
+    enum kvg_position position;
+    /* Decode: the step's query [n_heads, d_head], rotated to meet kvg_view_keys. Else NULL. */
+    const float *q;
+    /* needs.queries: the last n_queries <= needs.queries ones fed, [n_queries, n_heads, d_head],
+     * oldest first, rotated to meet kvg_view_keys; query i sits at slot n_slots - n_queries + i of
+     * a head out of which nothing behind it went. Filled for compress and end_pass only. */
+    const float *queries;
+    size_t n_queries;
+    /* needs.moments: mean [n_heads, d] and covariance [n_heads, d, d] (divisor n) of the n_moments
+     * queries before rotation fed so far. */
+    const float *q_mean, *q_cov;
+    size_t n_moments;
+    /* Observations: obs[i] is [n_heads][obs_ld], entry j of query head g belongs to slot j of KV
+     * head g / (n_heads / n_kv_heads), slots as they were when attention ran. NULL when not
+     * computed in this pass. */
+    const float *obs[KVG_OBS_N];
+    size_t obs_ld;
+    size_t obs_rows[KVG_OBS_N]; /* queries of the window */
+    struct kvg_weights wo;      /* attention's output matrix [n_embd, n_heads * d_head] */
+    const float *rope_cos, *rope_sin; /* [n_ctx, d_head / 2] */
+    uint64_t *bytes_read;       /* what kvg_view_keys and kvg_view_values read is added here */
     struct kvg_rng *rng;
     float *scratch;    /* [3 * max_slots + 64 * d_head] floats for the strategy's own use */
-    float *scratch2;   /* [max_slots] for the helpers */
+    float *scratch2;   /* [2 * max_slots] for the helpers */
+    size_t max_slots;
 };
+
+/* Scores of all KV heads of a layer, larger = stays. */
+#define KVG_MUST_STAY INFINITY
+struct kvg_scores {
+    float *v;  /* [n_heads][ld] */
+    size_t ld, n_heads;
+    size_t *n;      /* [n_heads] slots */
+    size_t *n_keep; /* [n_heads] how many will stay */
+};
+static inline float *kvg_scores_head(const struct kvg_scores *s, size_t head)
+{
+    return s->v + head * s->ld;
+}
 
 enum kvg_when {
     KVG_WHEN_APPENDED, /* new rows are in the store, attention has not run */
@@ -118,6 +229,7 @@ struct kvg_strategy {
     size_t opts_bytes, state_bytes;
     struct kvg_schedule schedule; /* default of KEEP strategies */
     int evicts_before_attention;  /* decode: compress() is called before attention, not after it */
+    int random;                   /* draws random numbers: runs once per seed */
     int path_dependent;           /* choices depend on rounding along the path: gets its own floor */
     enum kvg_truncation truncation;
 
@@ -125,45 +237,65 @@ struct kvg_strategy {
      * in->arena. KVG_EUSAGE with the cause. */
     int (*init)(struct kvg_inst *in, struct kvg_err *err);
     void (*begin_item)(struct kvg_inst *in);
-    /* How many of the latest tokens must be fed again before the new ones (uncached: all). */
-    size_t (*recompute)(const struct kvg_inst *in, size_t n_logical);
-    /* The query is known; may narrow what is read (KVG_PLAN_READ). */
+    /* The cache is thrown away before every pass and the latest tokens are fed again with the n_new
+     * ones: how many of the n_logical there are (uncached: all). */
+    size_t (*recompute)(const struct kvg_inst *in, size_t n_logical, size_t n_new);
+    /* Decode: the query is known; may narrow what is read (KVG_PLAN_READ). */
     void (*before_attend)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);
     /* After attention of every layer and pass; updates side columns or state. */
     void (*observe)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns);
-    /* KEEP: choose what stays of one layer, when the schedule says so. */
+    /* KEEP: slots that stay of each head of a layer with n_slots of them; NULL: kvg_budget_slots
+     * of `budget`. Depends on nothing but its arguments. */
+    size_t (*keep)(const struct kvg_inst *in, size_t layer, size_t n_slots, size_t n_logical);
+    /* KEEP: scores of all slots of one head when the schedule says so, to out. */
+    void (*score)(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out);
+    /* WRAP: changes scores and counts of a layer. Slots that must stay score the layer's maximum
+     * plus 1 here; KVG_MUST_STAY may be set anew. */
+    void (*rescore)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_scores *scores);
+    /* KEEP without score(): plans by itself; cannot be wrapped by what rescores. */
     void (*compress)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);
+    /* KEEP: tokens to feed in auxiliary pass `index` (0, 1, ...) on top of the cache, when a prompt
+     * has ended and compression is due; 0 = no more. Their attention is seen by observe() in phase
+     * AUX, then their rows go again. Choosing (score or compress for every layer, then end_pass)
+     * comes after the last of them. */
+    size_t (*auxiliary)(struct kvg_inst *in, const struct kvg_text *text, size_t index,
+                        int32_t *out, size_t cap);
     /* ENCODE: which exact rows of one layer to encode now. */
     void (*seal)(struct kvg_inst *in, const struct kvg_view *v, enum kvg_when when,
                  struct kvg_plan *plan);
-    /* After the last layer of a pass whose schedule is due: decisions across layers. */
+    /* After the last layer of a pass in which compression was due: decisions across layers. */
     void (*end_pass)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);
     void (*end_turn)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);
 };
 
 /* ---- the registry (registry.c, list.h) ---- */
+const char *kvg_kind_name(enum kvg_kind kind); /* "keep", "wrap", ... */
+const char *kvg_role_name(enum kvg_role role); /* "strategy", "baseline", ... */
 const struct kvg_strategy *const *kvg_strategies(size_t *n);
 const struct kvg_strategy *kvg_strategy_find(const char *name);
 /* Options common to all strategies of a kind; their values struct. */
 struct kvg_common {
-    const char *schedule; /* prompt | turn | every:k */
+    const char *schedule; /* KEEP: prompt | turn | every:k */
     int64_t prefill_chunk;
     int prefill; /* 0 exact, 1 stored */
 };
 const struct kvg_opt *kvg_common_opts(enum kvg_kind kind);
 
 /* ---- a pipeline: a parsed spec ---- */
-enum { KVG_PIPELINE_MAX = 4 };
+enum { KVG_PIPELINE_MAX = 8 };
 struct kvg_pipeline {
     char *label;    /* as the user wrote it */
     char *resolved; /* every option with its value, canonical order */
     struct kvg_inst inst[KVG_PIPELINE_MAX];
     size_t n;
-    struct kvg_inst *keep, *encode; /* NULL when absent */
+    struct kvg_inst *keep, *encode, *read, *share; /* NULL when absent */
+    struct kvg_inst *wrap[KVG_PIPELINE_MAX];       /* in the order written */
+    size_t n_wraps;
+    struct kvg_scores scores; /* counts of choose.c; arrays [n_kv_heads] */
     enum kvg_role role;
     enum kvg_position position;
-    struct kvg_needs needs; /* union: colsums and side columns concatenated */
-    int path_dependent;
+    struct kvg_needs needs; /* union: observations and side columns concatenated */
+    int path_dependent, random;
     enum kvg_truncation truncation;
     struct kvg_dims dims;
 };
@@ -174,24 +306,41 @@ void kvg_pipeline_begin_item(struct kvg_pipeline *p, uint64_t seed);
 /* Bytes of flat state, to copy when a conversation forks. */
 void kvg_pipeline_copy_state(struct kvg_pipeline *dst, const struct kvg_pipeline *src);
 
+/* Scores, wrappers and choice of one layer, when its schedule is due. Room for the scores: [n_kv_heads]
+ * [v->max_slots] floats. Only for keepers with score(). */
+void kvg_pipeline_choose(struct kvg_pipeline *p, const struct kvg_view *v, float *room,
+                         struct kvg_plan *plan);
+/* Slots that a layer's heads are left with by the keeper, before wrappers. */
+size_t kvg_pipeline_keep(const struct kvg_pipeline *p, size_t layer, size_t n_slots,
+                         size_t n_logical);
+
 /* ---- helpers for strategies (helpers.c) ---- */
 /* Slots per KV head that a budget allows at a logical length; at least 1. */
 size_t kvg_budget_slots(const struct kvg_budget *b, size_t n_logical, const struct kvg_dims *dims);
 /* Plans to keep the n_keep best of n scores of one head (ties: the lower slot). */
 void kvg_keep_best(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
                    const float *scores, size_t n, size_t n_keep);
-/* Plans to keep the first `sinks` and the last n_keep - sinks slots of one head. */
-void kvg_keep_ends(struct kvg_plan *plan, const struct kvg_view *v, size_t head, size_t sinks,
-                   size_t n_keep);
-/* Plans to drop the worst of n scores below slot `limit` of one head (ties: the lower slot). */
-void kvg_drop_worst(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
-                    const float *scores, size_t limit);
+/* Marks the k best of n scores (ties: the lower slot) with 1 in out [n], the others with 0. Uses
+ * scratch2. */
+void kvg_mark_best(const struct kvg_view *v, const float *scores, size_t n, size_t k,
+                   unsigned char *out);
+/* The k-th largest (k >= 1) of x[0..n); reorders x. */
+float kvg_select_largest(float *x, size_t n, size_t k);
 static inline size_t kvg_view_slots(const struct kvg_view *v, size_t head)
 {
     return kvg_store_head(v->store, v->layer, head)->n_slots;
 }
-/* Mean over the query heads of a KV head of colsum `i` (index in the view), n slots, to out. */
-void kvg_colsum_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
-                     size_t n, float *out);
+/* Rows [from, from + n) of K of one head, n <= 64, to out [n, d_head]: decoded, half-split, rotated
+ * as attention would see them. Billed. */
+void kvg_view_keys(const struct kvg_view *v, size_t head, size_t from, size_t n, float *out);
+void kvg_view_values(const struct kvg_view *v, size_t head, size_t from, size_t n, float *out);
+/* Mean over the query heads of a KV head of observation `i` (index in the view), n slots, to out. */
+void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
+                  size_t n, float *out);
+/* out[j] = mean (maximum = 0) or maximum of x over [j - k/2, j + k/2]; outside of x counts as 0 and
+ * is divided by k all the same. */
+void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out);
+/* 1 when a position lies in a span of one of the kinds in the bit set. */
+int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds);
 
 #endif

@@ -10,39 +10,24 @@ struct opt {
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
     (void)err;
-    in->needs.n_colsums = 1;
-    in->needs.colsum_window[0] = 1;
+    in->needs.n_obs = 1;
+    in->needs.obs[0].window = 1;
     return 0;
 }
 
-static void mean_over_heads(const struct kvg_inst *in, const struct kvg_view *v, size_t n,
-                            float *out)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
-    const float *sums = v->colsum[in->first_colsum];
+    const struct opt *o = in->opt;
+    const float *sums = v->obs[in->first_obs];
+    size_t n = kvg_view_slots(v, head);
     for (size_t j = 0; j < n; j++) {
         float sum = 0;
         for (size_t g = 0; g < in->dims.n_heads; g++)
-            sum += sums[g * v->colsum_ld + j];
+            sum += sums[g * v->obs_ld + j];
         out[j] = sum / (float)in->dims.n_heads;
     }
-}
-
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
-{
-    const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    size_t n = kvg_view_slots(v, 0);
-    if (n <= n_keep)
-        return;
-    mean_over_heads(in, v, n, v->scratch);
     if (o->protect)
-        v->scratch[n - 1] = 2; /* a mean of probabilities is at most 1 */
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        if (n == n_keep + 1)
-            kvg_drop_worst(plan, v, h, v->scratch, n);
-        else
-            kvg_keep_best(plan, v, h, v->scratch, n, n_keep);
-    }
+        out[n - 1] = KVG_MUST_STAY;
 }
 
 static const struct kvg_opt opts[] = {
@@ -71,5 +56,5 @@ const struct kvg_strategy kvg_tova = {
     .schedule = {KVG_SCHED_EVERY, 1},
     .path_dependent = 1,
     .init = init,
-    .compress = compress,
+    .score = score,
 };

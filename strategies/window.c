@@ -7,12 +7,11 @@ struct opt {
     struct kvg_budget budget;
 };
 
-static void compress(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan)
+static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
-    const struct opt *o = in->opt;
-    size_t n_keep = kvg_budget_slots(&o->budget, v->n_logical, &in->dims);
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++)
-        kvg_keep_ends(plan, v, h, 0, n_keep);
+    (void)in;
+    for (size_t j = 0; j < kvg_view_slots(v, head); j++)
+        out[j] = (float)j;
 }
 
 static const struct kvg_opt opts[] = {
@@ -36,5 +35,5 @@ const struct kvg_strategy kvg_window = {
     .schedule = {KVG_SCHED_EVERY, 1},
     .evicts_before_attention = 1,
     .truncation = KVG_TRUNCATE_RECOMPUTE,
-    .compress = compress,
+    .score = score,
 };

@@ -94,8 +94,8 @@ static void seal_rows(struct gen_store *g, size_t head, int col, size_t from, si
     static unsigned char packed[KVG_TILE_SLOTS * GEN_D * sizeof(float)];
     for (size_t i = 0; i < n; i++)
         memcpy(rows + i * GEN_D, g->rows[head][from + i].kv[col], GEN_D * sizeof *rows);
-    c->encode(c, kvg_kernels_get("ref"), rows, n, GEN_D, packed);
-    c->decode(c, kvg_kernels_get("ref"), packed, n, GEN_D, rows);
+    c->encode(c, kvg_kernels_get("ref"), &(struct kvg_place){0}, rows, n, GEN_D, packed);
+    c->decode(c, kvg_kernels_get("ref"), 0, packed, n, GEN_D, rows);
     g->last_group++;
     for (size_t i = 0; i < n; i++) {
         struct gen_row *row = &g->rows[head][from + i];

@@ -36,7 +36,7 @@ static unsigned char *encode(const struct kvg_codec *c, const float *rows, size_
     unsigned char *b = malloc(*bytes + 2 * PAD);
     assert_non_null(b);
     memset(b, GUARD, *bytes + 2 * PAD);
-    c->encode(c, kvg_kernels_get("ref"), rows, n, d, b + PAD);
+    c->encode(c, kvg_kernels_get("ref"), &(struct kvg_place){0}, rows, n, d, b + PAD);
     for (size_t i = 0; i < PAD; i++) {
         assert_int_equal(b[i], GUARD);
         assert_int_equal(b[PAD + *bytes + i], GUARD);
@@ -52,8 +52,8 @@ static void check_all_written(const struct kvg_codec *c, const float *rows, size
     assert_true(a && b);
     memset(a, 0x00, bytes);
     memset(b, 0xff, bytes);
-    c->encode(c, kvg_kernels_get("ref"), rows, n, d, a);
-    c->encode(c, kvg_kernels_get("ref"), rows, n, d, b);
+    c->encode(c, kvg_kernels_get("ref"), &(struct kvg_place){0}, rows, n, d, a);
+    c->encode(c, kvg_kernels_get("ref"), &(struct kvg_place){0}, rows, n, d, b);
     assert_memory_equal(a, b, bytes);
     free(a);
     free(b);
@@ -125,7 +125,7 @@ static void check_kivi(int keys, unsigned bits, unsigned group, size_t d, const 
     assert_int_equal(scales, n * d / group * 4);
     const char *const *levels = kvg_kernels_levels();
     for (size_t l = 0; levels[l]; l++) {
-        c.decode(&c, kvg_kernels_get(levels[l]), b + PAD, n, d, got);
+        c.decode(&c, kvg_kernels_get(levels[l]), 0, b + PAD, n, d, got);
         for (size_t i = 0; i < n * d; i++)
             assert_true(got[i] == want[i]);
     }
@@ -166,7 +166,7 @@ static void test_kivi_error(void **state)
         struct kvg_codec c;
         kvg_codec_kivi_k(&c, bits, 32);
         unsigned char *b = encode(&c, rows, n, d, &bytes);
-        c.decode(&c, kvg_kernels_get("ref"), b + PAD, n, d, out);
+        c.decode(&c, kvg_kernels_get("ref"), 0, b + PAD, n, d, out);
         for (size_t ch = 0; ch < d; ch++) {
             float lo = INFINITY, hi = -INFINITY;
             for (size_t j = 0; j < n; j++) {
@@ -207,7 +207,7 @@ static void test_rows(void **state)
                 assert_int_equal(bytes, n * rb);
                 assert_int_equal(payload + scales, bytes);
                 assert_int_equal(scales, t < 2 ? 0 : n * d / 32 * 2);
-                c.decode(&c, k, b + PAD, n, d, got);
+                c.decode(&c, k, 0, b + PAD, n, d, got);
                 for (size_t j = 0; j < n; j++) {
                     for (size_t i = 0; i < d; i++) /* the file's order: pairs side by side */
                         tmp[i] =

@@ -165,7 +165,7 @@ static void conform(const struct kvg_strategy *s, const char *spec, const char *
     gen_stream_open(&fresh, &eng, spec, 6);
     run_turns(&fresh, spec, budget, again);
     int same = gen_store_hash(fresh.s.store) == hash;
-    if (same == (s->role == KVG_ROLE_CONTROL))
+    if (same == fresh.pipe.random)
         fail_msg("%s: another seed gives %s rows", spec, same ? "the same" : "other");
     gen_stream_close(&fresh);
     gen_stream_close(&st);
@@ -314,7 +314,7 @@ static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_stor
         kvg_store_positions(v->store, v->layer, h, pos);
         kvg_store_read(v->store, v->layer, h, KVG_COL_K, 0, n, k);
         assert_int_equal(pos[n - 1], v->n_logical - 1);
-        memcpy(q, v->q + ((v->q_rows - 1) * model->n_heads + g) * d, d * sizeof *q);
+        memcpy(q, v->q + g * d, d * sizeof *q);
         if (by_slot) {
             rotate(q, v->n_logical - 1, 1);
             rotate(q, n - 1, 0);
@@ -331,7 +331,7 @@ static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_stor
             sum += p[j] = exp(p[j] - max);
         for (size_t j = 0; j < n; j++)
             assert_true(fabs(p[j] / sum -
-                             (double)v->colsum[in->first_colsum][g * v->colsum_ld + j]) < 2e-5);
+                             (double)v->obs[in->first_obs][g * v->obs_ld + j]) < 2e-5);
     }
     n_probed++;
 }
@@ -360,8 +360,8 @@ static void test_positions(void **state)
         assert_int_equal(st.s.store->cfg.raw_keys, cases[i].position == KVG_POSITION_SLOT);
         struct kvg_needs *w = &st.pipe.needs;
         struct kvg_inst *in = &st.pipe.inst[st.pipe.n++];
-        *in = (struct kvg_inst){.s = &prober, .first_colsum = w->n_colsums, .dims = eng.dims};
-        w->colsum_window[w->n_colsums++] = 1;
+        *in = (struct kvg_inst){.s = &prober, .first_obs = w->n_obs, .dims = eng.dims};
+        w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 1};
         n_probed = 0;
         run_turns(&st, cases[i].spec, NULL, rows);
         assert_int_equal(n_probed, TURNS * (REPLY + 1) * (int)model->n_layers);

@@ -30,9 +30,10 @@ static void row_bytes_split(const struct kvg_codec *c, size_t n, size_t d, size_
     *payload = total - *scales;
 }
 
-static void row_encode(const struct kvg_codec *c, const struct kvg_kernels *k, const float *rows,
-                       size_t n, size_t d, void *dst)
+static void row_encode(const struct kvg_codec *c, const struct kvg_kernels *k,
+                     const struct kvg_place *at, const float *rows, size_t n, size_t d, void *dst)
 {
+    (void)at;
     size_t rb = kvg_type_row_bytes((enum kvg_type)c->type, d);
     float tmp[D_MAX];
     for (size_t j = 0; j < n; j++) {
@@ -45,9 +46,10 @@ static void row_encode(const struct kvg_codec *c, const struct kvg_kernels *k, c
     }
 }
 
-static void row_decode(const struct kvg_codec *c, const struct kvg_kernels *k, const void *src,
-                       size_t n, size_t d, float *rows)
+static void row_decode(const struct kvg_codec *c, const struct kvg_kernels *k, size_t head,
+                     const void *src, size_t n, size_t d, float *rows)
 {
+    (void)head;
     size_t rb = kvg_type_row_bytes((enum kvg_type)c->type, d);
     float tmp[D_MAX];
     for (size_t j = 0; j < n; j++) {

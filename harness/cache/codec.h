@@ -11,20 +11,31 @@
 /* The largest number of slots in a block, and so of any decoded copy. */
 enum { KVG_TILE_SLOTS = 64 };
 
+/* Which rows are being encoded. */
+struct kvg_place {
+    size_t head;              /* layer * n_kv_heads + KV head, for codecs with tables per head */
+    const uint32_t *channels; /* bit set = channel stays; NULL = all */
+};
+
 struct kvg_codec {
-    char name[24];
+    char name[32];
     int type;             /* kvg_type when the attention kernels read the rows directly, else -1 */
     int interleaved;      /* 1: channels in the file's order (pairs 2i, 2i+1), 0: halves apart */
     unsigned group;       /* slots sealed together; 1 = every slot alone */
     unsigned block_slots; /* slots of a block: 64, or the group */
     unsigned bits;        /* per code, for the codecs that have a choice */
     unsigned channels;    /* channels that share a scale within a slot, if any */
+    int partial;          /* 1: the last group of a seal may have fewer slots */
+    int masked;           /* 1: a group holds some channels only; the rest decodes to 0 */
+    int hadamard;         /* 1: rows are turned by an orthonormal Walsh-Hadamard matrix, in blocks of
+                             the largest power of two that divides d, before they are encoded */
+    const void *tables;   /* read-only, outlives the store; what it is, the codec knows */
     /* Bytes of n slots (a whole number of groups), split in codes and scales. */
     void (*bytes)(const struct kvg_codec *c, size_t n, size_t d, size_t *payload, size_t *scales);
-    void (*encode)(const struct kvg_codec *c, const struct kvg_kernels *k, const float *rows,
-                   size_t n, size_t d, void *dst);
-    void (*decode)(const struct kvg_codec *c, const struct kvg_kernels *k, const void *src,
-                   size_t n, size_t d, float *rows);
+    void (*encode)(const struct kvg_codec *c, const struct kvg_kernels *k,
+                   const struct kvg_place *at, const float *rows, size_t n, size_t d, void *dst);
+    void (*decode)(const struct kvg_codec *c, const struct kvg_kernels *k, size_t head,
+                   const void *src, size_t n, size_t d, float *rows);
 };
 
 /* Row codecs of the ggml types f32, f16, q8_0, q4_0. d must be a multiple of 32 for the last two. */

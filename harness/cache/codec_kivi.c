@@ -70,9 +70,10 @@ static void k_bytes(const struct kvg_codec *c, size_t n, size_t d, size_t *paylo
     *scales = groups * d * 4;
 }
 
-static void k_encode(const struct kvg_codec *c, const struct kvg_kernels *k, const float *rows,
-                     size_t n, size_t d, void *dst)
+static void k_encode(const struct kvg_codec *c, const struct kvg_kernels *k,
+                     const struct kvg_place *at, const float *rows, size_t n, size_t d, void *dst)
 {
+    (void)at;
     (void)k;
     uint16_t *scale = dst, *zero = scale + d;
     uint8_t *codes = (uint8_t *)(zero + d), q[D_MAX];
@@ -94,9 +95,10 @@ static void k_encode(const struct kvg_codec *c, const struct kvg_kernels *k, con
     }
 }
 
-static void k_decode(const struct kvg_codec *c, const struct kvg_kernels *k, const void *src,
-                     size_t n, size_t d, float *rows)
+static void k_decode(const struct kvg_codec *c, const struct kvg_kernels *k, size_t head,
+                     const void *src, size_t n, size_t d, float *rows)
 {
+    (void)head;
     const uint16_t *scale = src, *zero = scale + d;
     const uint8_t *codes = (const uint8_t *)(zero + d);
     float sf[D_MAX], zf[D_MAX];
@@ -131,9 +133,10 @@ static void v_bytes(const struct kvg_codec *c, size_t n, size_t d, size_t *paylo
     *scales = n * (d / c->channels) * 4;
 }
 
-static void v_encode(const struct kvg_codec *c, const struct kvg_kernels *k, const float *rows,
-                     size_t n, size_t d, void *dst)
+static void v_encode(const struct kvg_codec *c, const struct kvg_kernels *k,
+                     const struct kvg_place *at, const float *rows, size_t n, size_t d, void *dst)
 {
+    (void)at;
     (void)k;
     size_t groups = d / c->channels;
     float top = (float)((1u << c->bits) - 1);
@@ -157,9 +160,10 @@ static void v_encode(const struct kvg_codec *c, const struct kvg_kernels *k, con
     }
 }
 
-static void v_decode(const struct kvg_codec *c, const struct kvg_kernels *k, const void *src,
-                     size_t n, size_t d, float *rows)
+static void v_decode(const struct kvg_codec *c, const struct kvg_kernels *k, size_t head,
+                     const void *src, size_t n, size_t d, float *rows)
 {
+    (void)head;
     (void)k;
     size_t groups = d / c->channels;
     float sf[D_MAX], zf[D_MAX];

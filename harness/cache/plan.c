@@ -77,24 +77,55 @@ void kvg_plan_drop_range(struct kvg_plan *p, size_t layer, size_t head, size_t f
         kvg_plan_list(p, KVG_PLAN_DROP, layer, head, s, to - from);
 }
 
-void kvg_plan_seal(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto, int codec)
+static struct kvg_plan_op *add_seal(struct kvg_plan *p, size_t layer, size_t head, int col,
+                                    size_t upto, int codec)
 {
     struct kvg_plan_op *op = add(p, KVG_PLAN_SEAL, layer, head);
     if (!op)
-        return;
+        return NULL;
     op->col = (uint8_t)col;
     op->codec = (uint8_t)codec;
     op->upto = (uint32_t)upto;
+    return op;
 }
 
-void kvg_plan_rotate(struct kvg_plan *p, size_t layer, size_t head)
+void kvg_plan_seal(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto, int codec)
 {
-    add(p, KVG_PLAN_ROTATE, layer, head);
+    add_seal(p, layer, head, col, upto, codec);
+}
+
+void kvg_plan_seal_channels(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto,
+                            int codec, const uint32_t *channels)
+{
+    struct kvg_plan_op *op = add_seal(p, layer, head, col, upto, codec);
+    if (op)
+        op->channels = channels;
+}
+
+void kvg_plan_reseal(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto, int codec,
+                     size_t first_group)
+{
+    struct kvg_plan_op *op = add_seal(p, layer, head, col, upto, codec);
+    if (!op)
+        return;
+    op->again = 1;
+    op->first_group = (uint16_t)first_group;
+}
+
+void kvg_plan_merge(struct kvg_plan *p, size_t layer, size_t head, size_t from,
+                    const uint32_t *slots, size_t n, float weight)
+{
+    struct kvg_plan_op *op = add(p, KVG_PLAN_MERGE, layer, head);
+    if (!op)
+        return;
+    op->from = (uint32_t)from;
+    op->slots = slots;
+    op->n_slots = (uint32_t)n;
+    op->weight = weight;
 }
 
 const char *kvg_plan_kind_name(enum kvg_plan_kind kind)
 {
-    static const char *const names[] = {"keep",  "drop",     "seal",  "rotate", "read",
-                                        "merge", "channels", "share", "tier"};
+    static const char *const names[] = {"keep", "drop", "seal", "merge", "read"};
     return (unsigned)kind < sizeof names / sizeof names[0] ? names[kind] : "?";
 }

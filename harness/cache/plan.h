@@ -10,25 +10,26 @@
 #include <stdint.h>
 
 enum kvg_plan_kind {
-    KVG_PLAN_KEEP,     /* only `slots` of (layer, head) stay */
-    KVG_PLAN_DROP,     /* `slots` of (layer, head) go */
-    KVG_PLAN_SEAL,     /* exact rows of column `col` below slot `upto` are encoded with `codec` */
-    KVG_PLAN_ROTATE,   /* kept keys get contiguous rotary positions 0, 1, 2, ... */
-    KVG_PLAN_READ,     /* the next attention of (layer, head) reads only `slots` */
-    KVG_PLAN_MERGE,    /* add weighted rows of `slots` into another slot (CaM) */
-    KVG_PLAN_CHANNELS, /* drop channels of K (ThinK) */
-    KVG_PLAN_SHARE,    /* take blocks from another store (prefix reuse) */
-    KVG_PLAN_TIER      /* move blocks to another tier */
+    KVG_PLAN_KEEP, /* only `slots` of (layer, head) stay */
+    KVG_PLAN_DROP, /* `slots` of (layer, head) go */
+    KVG_PLAN_SEAL, /* exact rows of column `col` below slot `upto` are encoded with `codec` */
+    KVG_PLAN_MERGE, /* V of every one of `slots` += weight * V of slot `from` */
+    KVG_PLAN_READ  /* the coming attention of (layer, head) reads only `slots`; for the engine */
 };
 
 struct kvg_plan_op {
     enum kvg_plan_kind kind;
     uint16_t layer, head;
-    uint8_t col;           /* SEAL: KVG_COL_K or KVG_COL_V */
-    uint8_t codec;         /* SEAL: index in the store */
-    uint8_t whole_groups;  /* KEEP, DROP: sealed groups go or stay whole instead of being opened */
-    uint32_t upto;         /* SEAL */
-    const uint32_t *slots; /* KEEP, DROP, READ: ascending, no duplicates */
+    uint8_t col;          /* SEAL: KVG_COL_K or KVG_COL_V */
+    uint8_t codec;        /* SEAL: index in the store */
+    uint8_t whole_groups; /* KEEP, DROP: sealed groups go or stay whole instead of being opened */
+    uint8_t again;        /* SEAL: rows that are encoded already are decoded and encoded anew */
+    uint16_t first_group; /* SEAL with `again`: slots of the first group; 0 = a whole one */
+    uint32_t upto;        /* SEAL */
+    uint32_t from;        /* MERGE */
+    float weight;         /* MERGE */
+    const uint32_t *slots;    /* KEEP, DROP, READ, MERGE: ascending, no duplicates */
+    const uint32_t *channels; /* SEAL: bit c % 32 of word c / 32 set = channel c stays; NULL = all */
     uint32_t n_slots;
 };
 
@@ -52,7 +53,15 @@ void kvg_plan_list(struct kvg_plan *p, enum kvg_plan_kind kind, size_t layer, si
 /* Drops the slots [from, to). */
 void kvg_plan_drop_range(struct kvg_plan *p, size_t layer, size_t head, size_t from, size_t to);
 void kvg_plan_seal(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto, int codec);
-void kvg_plan_rotate(struct kvg_plan *p, size_t layer, size_t head);
+/* The same, only with the channels whose bits are set (words from kvg_plan_slots). */
+void kvg_plan_seal_channels(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto,
+                            int codec, const uint32_t *channels);
+/* Encodes everything below `upto` anew, what is encoded already too. */
+void kvg_plan_reseal(struct kvg_plan *p, size_t layer, size_t head, int col, size_t upto, int codec,
+                     size_t first_group);
+/* `slots` came from kvg_plan_slots. */
+void kvg_plan_merge(struct kvg_plan *p, size_t layer, size_t head, size_t from,
+                    const uint32_t *slots, size_t n, float weight);
 
 const char *kvg_plan_kind_name(enum kvg_plan_kind kind);
 

@@ -316,13 +316,27 @@ void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const f
 
 /* ---- reading ---- */
 
-void kvg_store_positions(const struct kvg_store *s, size_t layer, size_t head, int32_t *out)
+void kvg_store_positions_range(const struct kvg_store *s, size_t layer, size_t head, size_t from,
+                               size_t n, int32_t *out)
 {
     const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_POS];
-    for (uint32_t i = 0; i < l->n_segs; i++) {
-        memcpy(out, kvg_seg_data(&l->segs[i], sizeof *out), l->segs[i].n * sizeof *out);
-        out += l->segs[i].n;
+    for (uint32_t i = 0; i < l->n_segs && n > 0; i++) {
+        const struct kvg_seg *g = &l->segs[i];
+        if (from >= g->n) {
+            from -= g->n;
+            continue;
+        }
+        size_t m = g->n - from < n ? g->n - from : n;
+        memcpy(out, kvg_seg_data(g, sizeof *out) + from * sizeof *out, m * sizeof *out);
+        out += m;
+        n -= m;
+        from = 0;
     }
+}
+
+void kvg_store_positions(const struct kvg_store *s, size_t layer, size_t head, int32_t *out)
+{
+    kvg_store_positions_range(s, layer, head, 0, kvg_store_head(s, layer, head)->n_slots, out);
 }
 
 void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col,
@@ -339,7 +353,7 @@ void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum k
         size_t skip = from - at, m = g->n - skip < n ? g->n - skip : n;
         size_t rb = kvg_store_row_bytes(s, col, g->codec);
         const unsigned char *src = c->group > 1 ? g->b->data : kvg_seg_data(g, rb);
-        c->decode(c, s->cfg.kernels, src, g->n, d, tile);
+        c->decode(c, s->cfg.kernels, layer * s->cfg.n_kv_heads + head, src, g->n, d, tile);
         memcpy(out, tile + skip * d, m * d * sizeof *out);
         out += m * d;
         from += m;

@@ -36,7 +36,7 @@ struct kvg_counters {
 struct kvg_bytes {
     size_t payload, scales; /* codes and scales of K and V */
     size_t index;           /* positions, shared ones once */
-    size_t state;           /* side columns */
+    size_t state;           /* side columns, and what is held for the strategy outside the slots */
     size_t logical;         /* the sum of the four */
     size_t alloc;           /* from the store's own allocator, block descriptors included */
 };
@@ -45,8 +45,10 @@ struct kvg_store_cfg {
     size_t n_layers, n_kv_heads, d_head;
     size_t max_slots; /* capacity per head; reserved when the store is opened */
     int raw_keys;     /* 1: K is stored before rotation and rotated at read */
-    size_t n_side;    /* side columns, each of side_floats[i] f32 per slot */
+    size_t block_slots; /* slots of a block of exact rows; 0 = 64 */
+    size_t n_side;      /* side columns, each of side_floats[i] f32 per slot, */
     size_t side_floats[KVG_SIDE_MAX];
+    size_t side_page[KVG_SIDE_MAX]; /* or per page of so many slots when > 1 */
     const struct kvg_kernels *kernels;
     const float *rope_cos, *rope_sin; /* [max position, d_head/2] */
 };
@@ -89,6 +91,7 @@ struct kvg_store {
     size_t list_cap;                             /* segments reserved per column */
     uint8_t classes[KVG_COL_N + KVG_CODECS_MAX]; /* size classes: of columns, then of K/V codecs */
     struct kvg_counters count;
+    size_t held_bytes; /* state of strategies outside the slots; counted as state and allocated */
     float *tile;           /* [64, d_head] scratch of the store's own work */
     uint32_t *picks;       /* [max_slots] scratch */
     struct kvg_seg *spare; /* [list_cap] scratch */
@@ -115,8 +118,8 @@ static inline struct kvg_head *kvg_store_head(const struct kvg_store *s, size_t 
 void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const float *v, size_t ld,
                       int32_t pos0, size_t n);
 
-/* Carries out a plan and empties it. KVG_ECHECK on a plan that is not well formed, KVG_EUNSUP on
- * an operation this store does not have yet; then nothing of it is carried out. */
+/* Carries out a plan and empties it. KVG_ECHECK on a plan that is not well formed (READ among
+ * them: the engine takes those out before); then nothing of it is carried out. */
 int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *err);
 
 /* Drops every slot at a position >= pos. A sealed group that is cut in two is opened. */
@@ -131,6 +134,9 @@ void kvg_store_mark_peak(struct kvg_store *s);
 size_t kvg_store_peak_bytes(const struct kvg_store *s);
 /* Copies positions of a head to out[n_slots]. */
 void kvg_store_positions(const struct kvg_store *s, size_t layer, size_t head, int32_t *out);
+/* The same of slots [from, from + n). */
+void kvg_store_positions_range(const struct kvg_store *s, size_t layer, size_t head, size_t from,
+                               size_t n, int32_t *out);
 /* Decodes rows [from, from+n) of K or V to out [n, d_head], half-split order; raw keys stay raw. */
 void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum kvg_col col,
                     size_t from, size_t n, float *out);
@@ -140,6 +146,14 @@ size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t hea
 /* Side column i of a head, gathered to or scattered from a flat array [n_slots, side_floats[i]]. */
 void kvg_store_side_get(const struct kvg_store *s, size_t layer, size_t head, size_t i, float *out);
 void kvg_store_side_put(struct kvg_store *s, size_t layer, size_t head, size_t i, const float *in);
+/* Paged side columns (side_page > 1): row r describes slots [r * page, (r + 1) * page) and only
+ * exists while these are the slots it was made from: when a slot goes, its page's row and all rows
+ * behind go too. Rows that exist; read access to one [side_floats]; room for the next one. */
+size_t kvg_store_page_rows(const struct kvg_store *s, size_t layer, size_t head, size_t i);
+const float *kvg_store_page(const struct kvg_store *s, size_t layer, size_t head, size_t i,
+                            size_t row);
+void kvg_store_page_push(struct kvg_store *s, size_t layer, size_t head, size_t i,
+                         const float *in);
 /* Every invariant that can be checked from outside: order, counts, references, byte sums, the bound
  * alloc <= 1.10 logical + one block per column, form, layer and head. */
 int kvg_store_check(const struct kvg_store *s, struct kvg_err *err);

@@ -64,13 +64,13 @@ static void copy_rows(struct kvg_store *s, struct kvg_seg *g, size_t col, const 
 }
 
 /* Opens an encoded segment: picks of it go to the end of the list as exact rows. */
-static void open_seg(struct kvg_store *s, struct kvg_list *l, const struct kvg_seg *g, size_t col,
-                     const uint32_t *picks, size_t n)
+static void open_seg(struct kvg_store *s, size_t head, struct kvg_list *l, const struct kvg_seg *g,
+                     size_t col, const uint32_t *picks, size_t n)
 {
     const struct kvg_codec *c = &s->codecs[g->codec];
     size_t d = s->cfg.d_head, rb = d * sizeof(float);
     const void *src = kvg_seg_data(g, kvg_store_row_bytes(s, col, g->codec));
-    c->decode(c, s->cfg.kernels, src, g->n, d, s->tile);
+    c->decode(c, s->cfg.kernels, head, src, g->n, d, s->tile);
     for (size_t i = 0; i < n; i++)
         memmove(s->tile + i * d, s->tile + picks[i] * d, rb);
     s->count.n_decoded += g->n;
@@ -131,7 +131,7 @@ static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint
         }
         broken |= m < g.n && is_group(s, col, g.codec);
         if (broken && g.codec) {
-            open_seg(s, l, &g, col, picks, m);
+            open_seg(s, head, l, &g, col, picks, m);
             continue;
         }
         if (m < g.n && col == KVG_COL_POS && reshare(s, head, l, &g, picks, m)) {
@@ -264,28 +264,29 @@ static void take_rows(const struct kvg_store *s, size_t col, const struct kvg_se
 }
 
 /* Encodes n rows of s->tile to the end of a list. */
-static void push_encoded(struct kvg_store *s, struct kvg_list *l, size_t col, unsigned codec,
-                         size_t n)
+static void push_encoded(struct kvg_store *s, const struct kvg_place *at, struct kvg_list *l,
+                         size_t col, unsigned codec, size_t n)
 {
     const struct kvg_codec *c = &s->codecs[codec];
     size_t rb = kvg_store_row_bytes(s, col, codec);
     s->count.n_encoded += n;
     if (c->group > 1) {
         struct kvg_block *b = kvg_store_get_block(s, col, codec);
-        c->encode(c, s->cfg.kernels, s->tile, n, s->cfg.d_head, b->data);
+        c->encode(c, s->cfg.kernels, at, s->tile, n, s->cfg.d_head, b->data);
         b->written = (uint16_t)n;
         l->segs[l->n_segs++] = (struct kvg_seg){.b = b, .n = (uint16_t)n, .codec = (uint8_t)codec};
         s->count.bytes_written += n * rb;
         return;
     }
     unsigned char rows[KVG_TILE_SLOTS * 512 * sizeof(float)];
-    c->encode(c, s->cfg.kernels, s->tile, n, s->cfg.d_head, rows);
+    c->encode(c, s->cfg.kernels, at, s->tile, n, s->cfg.d_head, rows);
     kvg_store_push(s, l, NULL, col, codec, rows, rb, n);
 }
 
 static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
 {
     size_t head = op->layer * s->cfg.n_kv_heads + op->head, col = op->col, slot;
+    const struct kvg_place at = {head, op->channels};
     struct kvg_list *l = &s->heads[head].cols[col];
     size_t total = s->heads[head].n_slots;
     uint32_t first = exact_from(l, total, &slot);
@@ -301,7 +302,7 @@ static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
     for (size_t done = 0; done < n; done += step) {
         size_t m = n - done < step ? n - done : step;
         take_rows(s, col, s->spare, &seg, &row, m, s->tile);
-        push_encoded(s, l, col, op->codec, m);
+        push_encoded(s, &at, l, col, op->codec, m);
     }
     for (uint32_t i = 0; i < seg; i++)
         kvg_heap_put(s->heap, s->spare[i].b);

@@ -51,7 +51,8 @@ static int alloc_all(struct kvg_engine *e)
     e->colsum = room(e, KVG_WINDOWS_MAX * m->n_heads * t, &failed);
     e->colsum_part = room(e, KVG_ATTEND_PARTS * KVG_WINDOWS_MAX * m->n_heads * t, &failed);
     e->scratch = room(e, 3 * t + KVG_TILE_SLOTS * m->d_head, &failed);
-    e->scratch2 = room(e, t, &failed);
+    e->scratch2 = room(e, 2 * t, &failed);
+    e->layer_scores = room(e, m->n_kv_heads * t, &failed);
     e->observe_ns = calloc(th * 8, sizeof *e->observe_ns);
     e->feed = calloc(t + 1, sizeof *e->feed);
     return failed || !e->observe_ns || !e->feed ? -1 : 0;
@@ -87,7 +88,7 @@ void kvg_engine_close(struct kvg_engine *e)
     float *all[] = {e->x,      e->xn,         e->q,       e->qr,    e->k,      e->kr,
                     e->v,      e->att,        e->gate,    e->up,    e->wtile,  e->scores,
                     e->tiles,  e->row_scores, e->partial, e->colsum, e->colsum_part, e->scratch,
-                    e->scratch2};
+                    e->scratch2, e->layer_scores};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     free(e->observe_ns);
@@ -145,6 +146,8 @@ static int add_codecs(struct kvg_stream *s, struct kvg_err *err)
             rc = kvg_store_add_codec(s->store, &in->k_codec, &in->k_codec_index, err);
         if (!rc && in->v_codec.name[0])
             rc = kvg_store_add_codec(s->store, &in->v_codec, &in->v_codec_index, err);
+        if (!rc && in->extra_codec.name[0])
+            rc = kvg_store_add_codec(s->store, &in->extra_codec, &in->extra_codec_index, err);
     }
     return rc;
 }
@@ -207,7 +210,7 @@ static size_t recompute_count(const struct kvg_stream *s)
 {
     for (size_t i = 0; i < s->pipe->n && !s->bare; i++)
         if (s->pipe->inst[i].s->recompute)
-            return s->pipe->inst[i].s->recompute(&s->pipe->inst[i], s->n_tokens);
+            return s->pipe->inst[i].s->recompute(&s->pipe->inst[i], s->n_tokens, 1);
     return 0;
 }
 

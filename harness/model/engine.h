@@ -46,6 +46,7 @@ struct kvg_stream {
     struct kvg_store *store;
     struct kvg_plan plan;
     int32_t *tokens;  /* [max_tokens] everything fed so far */
+    struct kvg_text text; /* spans, question and future are the caller's, set between calls */
     size_t n_tokens;  /* logical length */
     size_t turn, n_decode_steps;
     int bare;         /* 1: no strategy calls at all (to measure the harness's own cost) */

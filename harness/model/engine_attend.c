@@ -41,7 +41,7 @@ static const float *key_rows(const struct kvg_engine *e, const struct kvg_stream
     const unsigned char *src = g->b->data + g->off * row;
     if (g->codec == 0 && !st->cfg.raw_keys)
         return (const float *)(const void *)src;
-    c->decode(c, e->kern, src, g->n, d, tile);
+    c->decode(c, e->kern, (size_t)(hd - st->heads), src, g->n, d, tile);
     if (!st->cfg.raw_keys)
         return tile;
     const int32_t *pos = NULL;
@@ -66,7 +66,7 @@ static const float *key_rows(const struct kvg_engine *e, const struct kvg_stream
     return tile;
 }
 
-static const float *value_rows(const struct kvg_engine *e, const struct kvg_store *st,
+static const float *value_rows(const struct kvg_engine *e, const struct kvg_store *st, size_t head,
                                const struct kvg_seg *g, float *tile)
 {
     size_t d = st->cfg.d_head;
@@ -75,7 +75,7 @@ static const float *value_rows(const struct kvg_engine *e, const struct kvg_stor
         g->b->data + g->off * (kvg_codec_total_bytes(c, c->group, d) / c->group);
     if (g->codec == 0)
         return (const float *)(const void *)src;
-    c->decode(c, e->kern, src, g->n, d, tile);
+    c->decode(c, e->kern, head, src, g->n, d, tile);
     return tile;
 }
 
@@ -147,7 +147,7 @@ static void sum_segs(const struct kvg_engine *e, const struct kvg_store *st, siz
             size_t rb = kvg_type_row_bytes(t, d);
             e->kern->attn_acc[t](g->b->data + g->off * rb, rb, n, d, p + slot, ld, gq, o);
         } else {
-            e->kern->attn_acc[KVG_F32](value_rows(e, st, g, tile), d * sizeof(float), n, d,
+            e->kern->attn_acc[KVG_F32](value_rows(e, st, layer * st->cfg.n_kv_heads + h, g, tile), d * sizeof(float), n, d,
                                        p + slot, ld, gq, o);
         }
     }
@@ -306,7 +306,7 @@ static void attend_tile(const struct attend *a, size_t part, size_t h, size_t i,
     slot = 0;
     for (uint32_t s = 0; s < vl->n_segs && slot < n_max; slot += vl->segs[s].n, s++) {
         size_t m = vl->segs[s].n < n_max - slot ? vl->segs[s].n : n_max - slot;
-        const float *v = value_rows(e, st, &vl->segs[s], r.tile);
+        const float *v = value_rows(e, st, (size_t)(hd - st->heads), &vl->segs[s], r.tile);
         kvg_gemm_nn(g * n, d, m, scores + slot, ld, v, d, slot ? 1.0f : 0.0f, r.o, d);
     }
     for (size_t k = 0; k < g; k++)

@@ -44,6 +44,7 @@ struct kvg_engine {
     float *colsum_part;   /* [KVG_ATTEND_PARTS, KVG_WINDOWS_MAX, n_heads, max_tokens] */
     uint64_t *observe_ns; /* [threads * 8], spaced against false sharing */
     float *scratch, *scratch2; /* for strategies */
+    float *layer_scores;       /* [n_kv_heads, max_tokens] of slots, for choosing */
     int32_t *feed;        /* [max_tokens] tokens of a recomputation */
     size_t scratch_bytes;
 };

@@ -10,9 +10,6 @@ static struct kvg_view view_of(struct kvg_engine *e, const struct kvg_pass *p, s
 {
     const struct kvg_model *m = e->cfg.model;
     size_t rows = p->phase == KVG_PHASE_DECODE ? 1 : p->n, width = m->n_heads * m->d_head;
-    size_t last = p->phase == KVG_PHASE_DECODE ? 1
-                  : rows % KVG_CHUNK_ROWS      ? rows % KVG_CHUNK_ROWS
-                                               : KVG_CHUNK_ROWS;
     return (struct kvg_view){.store = s->store,
                              .layer = layer,
                              .phase = p->phase,
@@ -20,9 +17,19 @@ static struct kvg_view view_of(struct kvg_engine *e, const struct kvg_pass *p, s
                              .pos0 = (int32_t)s->n_tokens,
                              .n_logical = s->n_tokens + rows,
                              .turn = s->turn,
-                             .q = e->qr + row * width,
-                             .q_rows = last,
-                             .colsum_ld = e->cfg.max_tokens,
+                             .text = &s->text,
+                             .position = s->pipe->position,
+                             .q = p->phase == KVG_PHASE_DECODE ? e->qr + row * width : NULL,
+                             .obs_ld = e->cfg.max_tokens,
+                             .wo = {e->cfg.model->layers[layer].o.type,
+                                    e->cfg.model->layers[layer].o.data,
+                                    e->cfg.model->layers[layer].o.row_bytes,
+                                    e->cfg.model->layers[layer].o.rows,
+                                    e->cfg.model->layers[layer].o.cols},
+                             .rope_cos = m->rope_cos,
+                             .rope_sin = m->rope_sin,
+                             .bytes_read = &s->store->count.bytes_read,
+                             .max_slots = e->cfg.max_tokens,
                              .rng = &s->rng,
                              .scratch = e->scratch,
                              .scratch2 = e->scratch2};
@@ -32,19 +39,19 @@ static void view_colsums(struct kvg_engine *e, const struct kvg_pass *p, const s
                          struct kvg_view *v, size_t row)
 {
     size_t heads = e->cfg.model->n_heads, ld = e->cfg.max_tokens;
-    for (size_t i = 0; i < s->pipe->needs.n_colsums && p->observe; i++) {
+    for (size_t i = 0; i < s->pipe->needs.n_obs && p->observe; i++) {
         if (p->phase == KVG_PHASE_DECODE) {
-            v->colsum[i] = e->row_scores + row * heads * ld; /* one query: its own row */
-            v->colsum_rows[i] = 1;
+            v->obs[i] = e->row_scores + row * heads * ld; /* one query: its own row */
+            v->obs_rows[i] = 1;
             continue;
         }
         size_t w = 0;
-        while (w < e->n_windows && e->windows[w] != s->pipe->needs.colsum_window[i])
+        while (w < e->n_windows && e->windows[w] != s->pipe->needs.obs[i].window)
             w++;
         if (w == e->n_windows)
             continue; /* asked for by another stream only: this one does not choose now */
-        v->colsum[i] = e->colsum + w * heads * ld;
-        v->colsum_rows[i] = kvg_attend_window_rows(e, w, p->n);
+        v->obs[i] = e->colsum + w * heads * ld;
+        v->obs_rows[i] = kvg_attend_window_rows(e, w, p->n);
     }
 }
 
@@ -60,7 +67,10 @@ static int call_compress(struct kvg_engine *e, struct kvg_stream *s, const struc
                          struct kvg_err *err)
 {
     struct kvg_inst *in = s->pipe->keep;
-    in->s->compress(in, v, &s->plan);
+    if (in->s->score)
+        kvg_pipeline_choose(s->pipe, v, e->layer_scores, &s->plan);
+    else
+        in->s->compress(in, v, &s->plan);
     if (s->pipe->encode && s->pipe->encode->whole_groups)
         for (size_t i = 0; i < s->plan.n_ops; i++)
             s->plan.ops[i].whole_groups = 1;
@@ -80,7 +90,7 @@ static int call_seal(struct kvg_engine *e, struct kvg_stream *s, const struct kv
 static int due_in_step(const struct kvg_stream *s)
 {
     const struct kvg_inst *in = s->pipe->keep;
-    return in && in->s->compress && in->schedule.kind == KVG_SCHED_EVERY &&
+    return in && (in->s->compress || in->s->score) && in->schedule.kind == KVG_SCHED_EVERY &&
            (s->n_decode_steps + 1) % (size_t)in->schedule.every == 0;
 }
 
@@ -89,7 +99,7 @@ static int due(const struct kvg_pass *p, const struct kvg_stream *s)
     if (p->phase == KVG_PHASE_DECODE)
         return due_in_step(s);
     const struct kvg_inst *in = s->pipe->keep;
-    if (!p->compress || !in || !in->s->compress)
+    if (!p->compress || !in || !(in->s->compress || in->s->score))
         return 0;
     return in->schedule.kind != KVG_SCHED_PROMPT || s->turn == 0;
 }
@@ -189,15 +199,15 @@ static int collect_windows(struct kvg_engine *e, struct kvg_pass *p, struct kvg_
             watches |= s->pipe->inst[k].s->observe != NULL;
         if (!watches || s->bare)
             continue;
-        for (size_t k = 0; k < s->pipe->needs.n_colsums; k++) {
+        for (size_t k = 0; k < s->pipe->needs.n_obs; k++) {
             size_t w = 0;
-            while (w < e->n_windows && e->windows[w] != s->pipe->needs.colsum_window[k])
+            while (w < e->n_windows && e->windows[w] != s->pipe->needs.obs[k].window)
                 w++;
             if (w == KVG_WINDOWS_MAX)
                 return KVG_FAIL(err, KVG_ELIMIT,
                                 "more than %d different observation windows run side by side",
                                 KVG_WINDOWS_MAX);
-            e->windows[w] = s->pipe->needs.colsum_window[k];
+            e->windows[w] = s->pipe->needs.obs[k].window;
             e->n_windows += w == e->n_windows;
             p->observe = 1;
         }

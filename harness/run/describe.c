@@ -23,21 +23,6 @@ const char *kvg_describe_now(struct kvg_arena *a)
                             tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
 }
 
-static const char *role_name(enum kvg_role role)
-{
-    switch (role) {
-    case KVG_ROLE_BASELINE:
-        return "baseline";
-    case KVG_ROLE_FLOOR:
-        return "floor";
-    case KVG_ROLE_CONTROL:
-        return "control";
-    case KVG_ROLE_STRATEGY:
-        break;
-    }
-    return "strategy";
-}
-
 static int describe_specs(struct kvg_manifest_identity *id, const struct kvg_runplan *plan,
                           struct kvg_arena *a)
 {
@@ -50,7 +35,7 @@ static int describe_specs(struct kvg_manifest_identity *id, const struct kvg_run
         id->specs[i] = (struct kvg_manifest_spec){
             .label = plan->strategies[i].label,
             .spec = plan->strategies[i].pipe.resolved,
-            .role = role_name(plan->strategies[i].pipe.role),
+            .role = kvg_role_name(plan->strategies[i].pipe.role),
         };
     id->n_workloads = plan->n_workloads;
     for (size_t i = 0; i < plan->n_workloads; i++) {

@@ -286,21 +286,6 @@ static void put_free(struct kvg_row *row, const struct kvg_free_record *f)
     kvg_row_set_u64(row, KVG_CELLS_answers_gained, f->answers_gained);
 }
 
-static const char *role_of(const struct kvg_pipeline *p)
-{
-    switch (p->role) {
-    case KVG_ROLE_BASELINE:
-        return "baseline";
-    case KVG_ROLE_FLOOR:
-        return "floor";
-    case KVG_ROLE_CONTROL:
-        return "control";
-    case KVG_ROLE_STRATEGY:
-        break;
-    }
-    return "strategy";
-}
-
 /* Did compression see the question? "" when nothing is compressed. */
 static const char *query_of(const struct kvg_pipeline *p, const struct kvg_record *rec)
 {
@@ -333,7 +318,7 @@ static void put_identity(const struct kvg_rows *r, struct kvg_row *row, const st
     kvg_row_set_str(row, KVG_CELLS_model, r->plan->model->name);
     kvg_row_set_str(row, KVG_CELLS_strategy, s->label);
     kvg_row_set_str(row, KVG_CELLS_spec, s->pipe.resolved);
-    kvg_row_set_str(row, KVG_CELLS_role, role_of(&s->pipe));
+    kvg_row_set_str(row, KVG_CELLS_role, kvg_role_name(s->pipe.role));
     kvg_row_set_str(row, KVG_CELLS_workload, it->workload->name);
     kvg_row_set_str(row, KVG_CELLS_item, it->item->id);
     kvg_row_set_str(row, KVG_CELLS_family, it->item->family);

@@ -36,7 +36,7 @@ static int add_strategy(struct kvg_runplan *p, const char *spec, struct kvg_err 
     if (rc)
         return rc;
     s->label = s->pipe.label;
-    s->takes_seed = s->pipe.role == KVG_ROLE_CONTROL;
+    s->takes_seed = s->pipe.random;
     s->budget = find_budget(&s->pipe);
     s->timed = p->suite->lanes[KVG_LANE_TIME] && p->suite->time_strategies.n == 0;
     if (s->pipe.role == KVG_ROLE_BASELINE)

@@ -28,7 +28,7 @@ struct kvg_plan_strategy {
     const char *label;               /* as the user wrote it */
     struct kvg_pipeline pipe;        /* opened; the executor's streams may borrow it */
     int timed;                       /* wanted in the time lane */
-    int takes_seed;                  /* role control */
+    int takes_seed;                  /* draws random numbers */
     size_t store_bytes;              /* largest store at the longest item of the plan */
     const struct kvg_budget *budget; /* of its KEEP part; NULL = keeps everything */
 };

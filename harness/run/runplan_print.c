@@ -50,16 +50,10 @@ static void add_lane(const struct kvg_runplan *p, enum kvg_group_kind kind, enum
 
 static void add_strategies(const struct kvg_runplan *p, struct kvg_str *out)
 {
-    static const char *const roles[] = {
-        [KVG_ROLE_STRATEGY] = "strategy",
-        [KVG_ROLE_BASELINE] = "baseline",
-        [KVG_ROLE_FLOOR] = "floor",
-        [KVG_ROLE_CONTROL] = "control",
-    };
     kvg_str_addf(out, "strategies (store: largest the longest item may take)\n");
     for (size_t i = 0; i < p->n_strategies; i++) {
         const struct kvg_plan_strategy *s = &p->strategies[i];
-        kvg_str_addf(out, "  %-28s %-8s  store %6.1f MB  %s\n", s->label, roles[s->pipe.role],
+        kvg_str_addf(out, "  %-28s %-8s  store %6.1f MB  %s\n", s->label, kvg_role_name(s->pipe.role),
                      (double)s->store_bytes / 1e6, s->pipe.resolved);
     }
 }

@@ -8,19 +8,6 @@
 
 static const struct kvg_opt table[] = {{.name = NULL}};
 
-static const char *const kind_names[] = {
-    [KVG_KIND_KEEP] = "keep",
-    [KVG_KIND_ENCODE] = "encode",
-    [KVG_KIND_READ] = "read",
-    [KVG_KIND_SHARE] = "share",
-};
-static const char *const role_names[] = {
-    [KVG_ROLE_STRATEGY] = "strategy",
-    [KVG_ROLE_BASELINE] = "baseline",
-    [KVG_ROLE_FLOOR] = "floor",
-    [KVG_ROLE_CONTROL] = "control",
-};
-
 /* The packs that ship with the project. */
 static const char *const packs[] = {"chat", "translation"};
 enum { N_PACKS = sizeof packs / sizeof *packs };
@@ -32,8 +19,8 @@ static int ls_strategies(struct kvg_cli *cli, struct kvg_str *out, struct kvg_er
     (void)cli;
     (void)err;
     for (size_t i = 0; i < n; i++)
-        kvg_str_addf(out, "%-10s %-6s %-8s %s\n", all[i]->name, kind_names[all[i]->kind],
-                     role_names[all[i]->role], all[i]->summary);
+        kvg_str_addf(out, "%-20s %-6s %-8s %s\n", all[i]->name, kvg_kind_name(all[i]->kind),
+                     kvg_role_name(all[i]->role), all[i]->summary);
     return 0;
 }
 
@@ -128,7 +115,7 @@ static int run_ls(struct kvg_cli *cli, const void *opts, const struct kvg_strlis
 static void explain_strategy(const struct kvg_strategy *s, struct kvg_str *out)
 {
     kvg_str_addf(out, "%s: %s\n\nkind      %s\nrole      %s\nsource    %s\nobserves  %s\n", s->name,
-                 s->summary, kind_names[s->kind], role_names[s->role], s->source, s->observes);
+                 s->summary, kvg_kind_name(s->kind), kvg_role_name(s->role), s->source, s->observes);
     if (s->path_dependent)
         kvg_str_add(out, "floor     its own: choices depend on rounding along the path\n");
     kvg_str_addf(out, "edits     %s\n",
@@ -139,7 +126,7 @@ static void explain_strategy(const struct kvg_strategy *s, struct kvg_str *out)
         kvg_opt_help(s->opts, "", out);
     }
     const struct kvg_opt *common = kvg_common_opts(s->kind);
-    if (common && common->name && (s->compress || s->kind == KVG_KIND_ENCODE)) {
+    if (common && common->name && (s->compress || s->score || s->kind == KVG_KIND_ENCODE)) {
         kvg_str_add(out, "\noptions of its kind\n");
         kvg_opt_help(common, "", out);
     }
