@@ -42,11 +42,7 @@ void gen_engine_open(struct gen_engine *g, const struct kvg_model *m, const char
                                  .row_ordered = row_ordered};
     need(kvg_engine_open(&g->e, &cfg, &err), &err);
     g->m = m;
-    g->dims = (struct kvg_dims){.n_layers = m->n_layers,
-                                .n_heads = m->n_heads,
-                                .n_kv_heads = m->n_kv_heads,
-                                .d_head = m->d_head,
-                                .n_ctx = m->n_ctx};
+    g->dims = kvg_model_dims(m);
 }
 
 void gen_engine_close(struct gen_engine *g)
@@ -74,14 +70,7 @@ void gen_stream_fork(struct gen_stream *dst, struct gen_engine *g, struct gen_st
 {
     struct kvg_err err;
     gen_stream_open(dst, g, src->pipe.label, src->s.seed);
-    kvg_store_close(dst->s.store);
-    need(kvg_store_open_fork(&dst->s.store, src->s.store, &err), &err);
-    kvg_pipeline_copy_state(&dst->pipe, &src->pipe);
-    memcpy(dst->s.tokens, src->s.tokens, src->s.n_tokens * sizeof *src->s.tokens);
-    dst->s.n_tokens = src->s.n_tokens;
-    dst->s.turn = src->s.turn;
-    dst->s.n_decode_steps = src->s.n_decode_steps;
-    dst->s.rng = src->s.rng;
+    need(kvg_stream_copy(&dst->s, &src->s, &err), &err);
 }
 
 void gen_tokens(int32_t *out, size_t n, size_t n_vocab, uint64_t seed)

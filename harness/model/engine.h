@@ -30,6 +30,9 @@ struct kvg_engine_cfg {
     int row_ordered;    /* 1: prompts run as rows too (bit-equal to token by token), no BLAS */
 };
 
+/* The model as strategies see it; slot_bytes of exact rows. The tokenizer is the model's. */
+struct kvg_dims kvg_model_dims(const struct kvg_model *m);
+
 struct kvg_engine;
 int kvg_engine_open(struct kvg_engine **e, const struct kvg_engine_cfg *cfg, struct kvg_err *err);
 void kvg_engine_close(struct kvg_engine *e);
@@ -60,6 +63,9 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
 void kvg_stream_close(struct kvg_stream *s);
 /* Back to an empty conversation with this cell's seed. */
 void kvg_stream_reset(struct kvg_stream *s, uint64_t seed);
+/* dst, opened with a pipeline of the same spec, goes on as src would; blocks of the stores are
+ * shared until one side writes. */
+int kvg_stream_copy(struct kvg_stream *dst, const struct kvg_stream *src, struct kvg_err *err);
 /* Takes the conversation back to n_tokens: cut or recompute, as the strategy says. */
 int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tokens,
                         struct kvg_err *err);

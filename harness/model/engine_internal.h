@@ -1,6 +1,8 @@
 /* What the files of the engine share; nobody else includes it.
- *   engine.c         opening, streams, prompts and steps: who is fed what, and when calls are made
- *   engine_pass.c    one pass through the layers
+ *   engine.c         the engine's memory, and what it says of a model
+ *   engine_stream.c  streams: opening, emptying, copying, taking back
+ *   engine_feed.c    prompts and steps: who is fed what
+ *   engine_pass.c    one pass through the layers, and when calls are made
  *   engine_dense.c   everything that is a product with weights or works row by row
  *   engine_attend.c  attention over stores, and the observations asked for */
 #ifndef KVG_MODEL_ENGINE_INTERNAL_H
@@ -46,6 +48,7 @@ struct kvg_engine {
     float *scratch, *scratch2; /* for strategies */
     float *layer_scores;       /* [n_kv_heads, max_tokens] of slots, for choosing */
     int32_t *feed;        /* [max_tokens] tokens of a recomputation */
+    uint32_t *want;       /* [max_tokens] rows wanted of a recomputation or a chunk */
     size_t scratch_bytes;
 };
 
@@ -64,6 +67,13 @@ struct kvg_pass {
     int row_mode;
     int observe;           /* column sums are computed in this pass */
 };
+
+/* A prompt of one stream, maybe in chunks that are compressed one after the other. */
+int kvg_feed_prompt(struct kvg_engine *e, struct kvg_stream *s, const int32_t *tokens, size_t n,
+                    int last_in_turn, const uint32_t *want, size_t n_want, float *hidden,
+                    struct kvg_err *err);
+/* Empties the store; counters stay. */
+void kvg_stream_throw_cache(struct kvg_stream *s);
 
 int kvg_pass_run(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *err);
 

@@ -77,11 +77,7 @@ static int prepare(struct bench *b, struct kvg_err *err)
             "a depth of %zu with a test of %zu tokens does not fit: the model's context "
             "is %zu",
             deepest, b->max_tokens - deepest, m->n_ctx);
-    b->dims = (struct kvg_dims){.n_layers = m->n_layers,
-                                .n_heads = m->n_heads,
-                                .n_kv_heads = m->n_kv_heads,
-                                .d_head = m->d_head,
-                                .n_ctx = m->n_ctx};
+    b->dims = kvg_model_dims(m);
     b->depths = kvg_arena_array(&b->arena, c->n_depths + 1, sizeof *b->depths);
     b->text = kvg_arena_array(&b->arena, b->max_tokens + 1, sizeof *b->text);
     b->hidden = kvg_arena_array(&b->arena, m->n_embd, sizeof *b->hidden);

@@ -199,11 +199,7 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
     if (n > m->n_ctx)
         return KVG_FAIL(err, KVG_ELIMIT, "context: needs %zu tokens, the model has %zu", n,
                         m->n_ctx);
-    const struct kvg_dims dims = {.n_layers = m->n_layers,
-                                  .n_heads = m->n_heads,
-                                  .n_kv_heads = m->n_kv_heads,
-                                  .d_head = m->d_head,
-                                  .n_ctx = m->n_ctx};
+    const struct kvg_dims dims = kvg_model_dims(m);
     int rc = kvg_pipeline_open(&x->pipe, in->spec, &dims, &x->arena, err);
     if (rc)
         return rc;

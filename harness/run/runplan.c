@@ -272,12 +272,7 @@ int kvg_runplan_make(struct kvg_runplan *p, const struct kvg_suite *suite,
     memcpy(p->model_sha256, model_sha256, sizeof p->model_sha256);
     const char *slash = strrchr(model->path, '/');
     p->model_file = slash ? slash + 1 : model->path;
-    p->dims = (struct kvg_dims){.n_layers = model->n_layers,
-                                .n_heads = model->n_heads,
-                                .n_kv_heads = model->n_kv_heads,
-                                .d_head = model->d_head,
-                                .n_ctx = model->n_ctx};
-    p->dims.slot_bytes = model->n_layers * model->n_kv_heads * model->d_head * 2 * sizeof(float);
+    p->dims = kvg_model_dims(model);
     int rc = kvg_suite_check(suite, err);
     if (!rc)
         rc = add_strategies(p, err);

@@ -1,0 +1,241 @@
+/* Owns what is fed to whom: sharing of prompts, chunks, lockstep steps, recomputation. The pass
+ * itself is in engine_pass.c. */
+#include "model/engine_internal.h"
+
+#include <string.h>
+
+/* The instance that throws the cache away before every pass, if there is one. */
+static const struct kvg_inst *recomputes(const struct kvg_stream *s)
+{
+    for (size_t i = 0; i < s->pipe->n && !s->bare; i++)
+        if (s->pipe->inst[i].s->recompute)
+            return &s->pipe->inst[i];
+    return NULL;
+}
+
+static int check_room(const struct kvg_engine *e, const struct kvg_stream *s, size_t n,
+                      struct kvg_err *err)
+{
+    if (n == 0)
+        return KVG_FAIL(err, KVG_EUSAGE, "a prompt needs at least one token");
+    if (s->n_tokens + n > e->cfg.max_tokens)
+        return KVG_FAIL(err, KVG_ELIMIT,
+                        "context full: %zu tokens and %zu more do not fit in %zu", s->n_tokens, n,
+                        e->cfg.max_tokens);
+    return 0;
+}
+
+static int check_tokens(const struct kvg_engine *e, const int32_t *tokens, size_t n,
+                        struct kvg_err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || (size_t)tokens[i] >= e->cfg.model->n_vocab)
+            return KVG_FAIL(err, KVG_EUSAGE, "token id %d is not in the vocabulary of %zu",
+                            tokens[i], e->cfg.model->n_vocab);
+    return 0;
+}
+
+/* Every stream's text holds the new tokens while they go through; on failure they are gone again. */
+static int run_pass(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *err)
+{
+    int decode = p->phase == KVG_PHASE_DECODE;
+    for (size_t i = 0; i < p->n_streams; i++) {
+        struct kvg_stream *s = p->streams[i];
+        memcpy(s->tokens + s->n_tokens, p->tokens + (decode ? i : 0), p->n * sizeof *s->tokens);
+        s->text.n_tokens = s->n_tokens + p->n;
+    }
+    int rc = kvg_pass_run(e, p, err);
+    for (size_t i = 0; i < p->n_streams; i++) {
+        struct kvg_stream *s = p->streams[i];
+        s->n_tokens += rc ? 0 : p->n;
+        s->text.n_tokens = s->n_tokens;
+    }
+    return rc;
+}
+
+/* Nothing of the cache stays: the last tokens and n new ones go through one pass of one stream, at
+ * their own positions. */
+static int feed_again(struct kvg_engine *e, struct kvg_stream *s, const struct kvg_inst *in,
+                      const int32_t *tokens, size_t n, int compress, const uint32_t *want,
+                      size_t n_want, float *hidden, struct kvg_err *err)
+{
+    size_t again = in->s->recompute(in, s->n_tokens, n), start = s->n_tokens - again;
+    for (size_t i = 0; i < n_want; i++)
+        e->want[i] = want[i] + (uint32_t)again;
+    memmove(e->feed + again, tokens, n * sizeof *e->feed); /* tokens may lie in feed */
+    memcpy(e->feed, s->tokens + start, again * sizeof *e->feed);
+    kvg_stream_throw_cache(s);
+    s->store->count.n_recomputed += again;
+    s->n_tokens = start;
+    struct kvg_pass p = {.streams = &s,
+                         .n_streams = 1,
+                         .tokens = e->feed,
+                         .n = again + n,
+                         .phase = KVG_PHASE_PROMPT,
+                         .compress = compress,
+                         .want = e->want,
+                         .n_want = n_want,
+                         .hidden = hidden};
+    return run_pass(e, &p, err);
+}
+
+static int prompt_pass(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
+                       const int32_t *tokens, size_t n, int compress, const uint32_t *want,
+                       size_t n_want, float *hidden, struct kvg_err *err)
+{
+    struct kvg_pass p = {.streams = streams,
+                         .n_streams = n_streams,
+                         .tokens = tokens,
+                         .n = n,
+                         .phase = KVG_PHASE_PROMPT,
+                         .compress = compress,
+                         .want = want,
+                         .n_want = n_want,
+                         .hidden = hidden};
+    return run_pass(e, &p, err);
+}
+
+int kvg_feed_prompt(struct kvg_engine *e, struct kvg_stream *s, const int32_t *tokens, size_t n,
+                    int last_in_turn, const uint32_t *want, size_t n_want, float *hidden,
+                    struct kvg_err *err)
+{
+    size_t w = e->cfg.model->n_embd, at = 0;
+    size_t chunk = s->pipe->keep ? (size_t)s->pipe->keep->prefill_chunk : 0;
+    const struct kvg_inst *again = recomputes(s);
+    if (again)
+        return feed_again(e, s, again, tokens, n, last_in_turn, want, n_want, hidden, err);
+    if (!chunk || chunk >= n)
+        return prompt_pass(e, &s, 1, tokens, n, last_in_turn, want, n_want, hidden, err);
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i += chunk) {
+        size_t m = n - i < chunk ? n - i : chunk, k = 0;
+        for (; at + k < n_want && want[at + k] < i + m; k++)
+            e->want[k] = want[at + k] - (uint32_t)i;
+        rc = prompt_pass(e, &s, 1, tokens + i, m, 1, e->want, k, hidden ? hidden + at * w : NULL,
+                         err);
+        at += k;
+    }
+    return rc;
+}
+
+/* Streams that begin together with exact prompts go through one computation. */
+static int can_share(const struct kvg_stream *s)
+{
+    return s->n_tokens == 0 && !(s->pipe->keep && s->pipe->keep->prefill_chunk) &&
+           !(s->pipe->encode && s->pipe->encode->prefill_stored);
+}
+
+int kvg_engine_prompt(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
+                      const int32_t *tokens, size_t n, int last_in_turn, const uint32_t *want,
+                      size_t n_want, float *hidden, struct kvg_err *err)
+{
+    struct kvg_stream *shared[KVG_STREAMS_MAX];
+    size_t n_shared = 0, w = e->cfg.model->n_embd, first = 0;
+    uint64_t t0 = kvg_engine_now(e);
+    memset(&e->times, 0, sizeof e->times);
+    int rc = check_tokens(e, tokens, n, err);
+    for (size_t i = 0; i < n_streams && !rc; i++) {
+        rc = check_room(e, streams[i], n, err);
+        if (can_share(streams[i])) {
+            first = n_shared ? first : i;
+            shared[n_shared++] = streams[i];
+        }
+    }
+    if (!rc && n_shared > 1)
+        rc = prompt_pass(e, shared, n_shared, tokens, n, last_in_turn, want, n_want,
+                         NULL, err);
+    if (!rc && n_shared > 1 && hidden) {
+        const struct kvg_model *m = e->cfg.model;
+        for (size_t i = 0; i < n_want; i++)
+            e->kern->rmsnorm(e->x + want[i] * w, m->output_norm, w, m->rms_eps,
+                             hidden + (first * n_want + i) * w);
+    }
+    for (size_t i = 0, k = 0; i < n_streams && !rc; i++) {
+        float *out = hidden ? hidden + i * n_want * w : NULL;
+        if (n_shared > 1 && k < n_shared && streams[i] == shared[k]) {
+            if (out && i != first)
+                memcpy(out, hidden + first * n_want * w, n_want * w * sizeof *out);
+            k++;
+            continue;
+        }
+        rc = kvg_feed_prompt(e, streams[i], tokens, n, last_in_turn, want, n_want, out, err);
+    }
+    e->times.total = kvg_engine_now(e) - t0;
+    return rc;
+}
+
+int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
+                    const int32_t *tokens, float *hidden, struct kvg_err *err)
+{
+    struct kvg_stream *together[KVG_STREAMS_MAX];
+    int32_t fed[KVG_STREAMS_MAX];
+    size_t at[KVG_STREAMS_MAX], n = 0, w = e->cfg.model->n_embd;
+    static const uint32_t first_row[1] = {0};
+    uint64_t t0 = kvg_engine_now(e);
+    memset(&e->times, 0, sizeof e->times);
+    int rc = check_tokens(e, tokens, n_streams, err);
+    for (size_t i = 0; i < n_streams && !rc; i++)
+        rc = check_room(e, streams[i], 1, err);
+    for (size_t i = 0; i < n_streams && !rc; i++) {
+        const struct kvg_inst *again = recomputes(streams[i]);
+        if (again) {
+            rc = feed_again(e, streams[i], again, &tokens[i], 1, 0, first_row, 1,
+                            hidden + i * w, err);
+            streams[i]->n_decode_steps++;
+            continue;
+        }
+        together[n] = streams[i];
+        fed[n] = tokens[i];
+        at[n++] = i;
+    }
+    if (!rc && n > 0) {
+        float *out = n == n_streams ? hidden : e->xn; /* free once the layers are through */
+        struct kvg_pass p = {.streams = together,
+                             .n_streams = n,
+                             .tokens = fed,
+                             .n = 1,
+                             .phase = KVG_PHASE_DECODE,
+                             .hidden = out};
+        rc = run_pass(e, &p, err);
+        for (size_t i = 0; i < n && !rc; i++) {
+            if (out != hidden)
+                memcpy(hidden + at[i] * w, out + i * w, w * sizeof *out);
+            together[i]->n_decode_steps++;
+        }
+    }
+    e->times.total = kvg_engine_now(e) - t0;
+    return rc;
+}
+
+int kvg_engine_end_turn(struct kvg_engine *e, struct kvg_stream *s, struct kvg_err *err)
+{
+    int rc = 0;
+    for (size_t k = 0; k < s->pipe->n && !s->bare && !rc; k++) {
+        struct kvg_inst *in = &s->pipe->inst[k];
+        struct kvg_view v = {.store = s->store,
+                             .phase = KVG_PHASE_DECODE,
+                             .pos0 = (int32_t)s->n_tokens,
+                             .n_logical = s->n_tokens,
+                             .turn = s->turn,
+                             .rng = &s->rng,
+                             .scratch = e->scratch,
+                             .scratch2 = e->scratch2};
+        if (!in->s->end_turn)
+            continue;
+        in->s->end_turn(in, &v, &s->plan);
+        rc = kvg_store_apply(s->store, &s->plan, err);
+    }
+    s->turn++;
+    return rc;
+}
+
+void kvg_engine_logits(struct kvg_engine *e, const float *hidden, size_t n, float *logits)
+{
+    const struct kvg_model *m = e->cfg.model;
+    uint64_t t0 = kvg_engine_now(e);
+    struct kvg_product p = {&m->output, logits, m->n_vocab};
+    kvg_dense_products(e, &p, 1, hidden, m->n_embd, n, 1);
+    uint64_t dt = kvg_engine_now(e) - t0;
+    e->times.logits += dt;
+    e->times.total += dt;
+}
