@@ -33,6 +33,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 cd "$(dirname "$0")"
+[ "$long" = 0 ] || export KVGAUGE_LONG=1
 
 . tools/setup.sh
 ensure_packages $BUILD_PACKAGES libcmocka-dev python3 ${compiler:+$compiler}

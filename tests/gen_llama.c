@@ -56,28 +56,28 @@ static void put_weights(struct kvg_str *b, struct kvg_rng *r, enum kvg_type type
     }
 }
 
-static void matrix(struct gen_gguf *g, struct kvg_rng *r, const char *name, enum kvg_type type,
+static void matrix(struct kvg_gguf_writer *g, struct kvg_rng *r, const char *name, enum kvg_type type,
                    uint64_t n_cols, uint64_t n_rows)
 {
     struct kvg_str b = {0};
     uint64_t dims[2] = {n_cols, n_rows};
     put_weights(&b, r, type, (size_t)(n_cols * n_rows), 1.7f / sqrtf((float)n_cols));
-    gen_gguf_tensor(g, name, type, 2, dims, b.s, b.len);
+    kvg_gguf_put_tensor(g, name, type, 2, dims, b.s, b.len);
     kvg_str_release(&b);
 }
 
-static void norm(struct gen_gguf *g, struct kvg_rng *r, const char *name, uint64_t n)
+static void norm(struct kvg_gguf_writer *g, struct kvg_rng *r, const char *name, uint64_t n)
 {
     struct kvg_str b = {0};
     for (uint64_t i = 0; i < n; i++) {
         float v = 1 + uniform(r, 0.25f);
         kvg_str_addn(&b, (const char *)&v, sizeof v);
     }
-    gen_gguf_tensor(g, name, KVG_F32, 1, &n, b.s, b.len);
+    kvg_gguf_put_tensor(g, name, KVG_F32, 1, &n, b.s, b.len);
     kvg_str_release(&b);
 }
 
-static void layer(struct gen_gguf *g, struct kvg_rng *r, const struct gen_llama *c, uint32_t l)
+static void layer(struct kvg_gguf_writer *g, struct kvg_rng *r, const struct gen_llama *c, uint32_t l)
 {
     uint64_t q = (uint64_t)c->n_heads * c->d_head, kv = (uint64_t)c->n_kv_heads * c->d_head;
     const struct {
@@ -100,31 +100,31 @@ static void layer(struct gen_gguf *g, struct kvg_rng *r, const struct gen_llama 
 
 int gen_llama_write(const struct gen_llama *c, const char *path)
 {
-    struct gen_gguf g;
+    struct kvg_gguf_writer g;
     struct kvg_rng r = {c->seed};
-    gen_gguf_init(&g);
-    gen_gguf_str(&g, "general.architecture", "llama");
-    gen_gguf_str(&g, "general.name", "tiny random llama");
-    gen_gguf_u32(&g, "llama.block_count", c->n_layers);
-    gen_gguf_u32(&g, "llama.context_length", c->n_ctx);
-    gen_gguf_u32(&g, "llama.embedding_length", c->n_embd);
-    gen_gguf_u32(&g, "llama.feed_forward_length", c->n_ff);
-    gen_gguf_u32(&g, "llama.attention.head_count", c->n_heads);
-    gen_gguf_u32(&g, "llama.attention.head_count_kv", c->n_kv_heads);
-    gen_gguf_u32(&g, "llama.attention.key_length", c->d_head);
-    gen_gguf_u32(&g, "llama.attention.value_length", c->d_head);
-    gen_gguf_u32(&g, "llama.rope.dimension_count", c->d_head);
-    gen_gguf_f32(&g, "llama.rope.freq_base", 10000.0f);
-    gen_gguf_f32(&g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    gen_gguf_u32(&g, "llama.vocab_size", c->n_vocab);
-    gen_gguf_byte_vocab(&g, c->n_vocab);
+    kvg_gguf_writer_init(&g);
+    kvg_gguf_put_str(&g, "general.architecture", "llama");
+    kvg_gguf_put_str(&g, "general.name", "tiny random llama");
+    kvg_gguf_put_u32(&g, "llama.block_count", c->n_layers);
+    kvg_gguf_put_u32(&g, "llama.context_length", c->n_ctx);
+    kvg_gguf_put_u32(&g, "llama.embedding_length", c->n_embd);
+    kvg_gguf_put_u32(&g, "llama.feed_forward_length", c->n_ff);
+    kvg_gguf_put_u32(&g, "llama.attention.head_count", c->n_heads);
+    kvg_gguf_put_u32(&g, "llama.attention.head_count_kv", c->n_kv_heads);
+    kvg_gguf_put_u32(&g, "llama.attention.key_length", c->d_head);
+    kvg_gguf_put_u32(&g, "llama.attention.value_length", c->d_head);
+    kvg_gguf_put_u32(&g, "llama.rope.dimension_count", c->d_head);
+    kvg_gguf_put_f32(&g, "llama.rope.freq_base", 10000.0f);
+    kvg_gguf_put_f32(&g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    kvg_gguf_put_u32(&g, "llama.vocab_size", c->n_vocab);
+    kvg_gguf_put_byte_vocab(&g, c->n_vocab);
     matrix(&g, &r, "token_embd.weight", c->type, c->n_embd, c->n_vocab);
     for (uint32_t l = 0; l < c->n_layers; l++)
         layer(&g, &r, c, l);
     norm(&g, &r, "output_norm.weight", c->n_embd);
     if (!c->tied)
         matrix(&g, &r, "output.weight", c->type, c->n_embd, c->n_vocab);
-    int rc = gen_gguf_write(&g, path);
-    gen_gguf_release(&g);
+    int rc = kvg_gguf_writer_save(&g, path, NULL);
+    kvg_gguf_writer_release(&g);
     return rc;
 }

@@ -35,33 +35,33 @@ static void put_file(const char *data, size_t n)
 }
 
 /* A file with one value of each kind, arrays, and two tensors. */
-static void small_file(struct gen_gguf *g)
+static void small_file(struct kvg_gguf_writer *g)
 {
     static const char *const words[] = {"a", "", "\xc3\xa9t\xc3\xa9"};
     static const float scores[] = {0.5f, -1.0f};
     static const int32_t types[] = {1, -3, 6};
     static const float data[64] = {1.0f, 2.0f};
     static const uint64_t dims[2] = {32, 2};
-    gen_gguf_init(g);
-    gen_gguf_u32(g, "n", 7);
-    gen_gguf_f32(g, "eps", 1e-5f);
-    gen_gguf_bool(g, "flag", 1);
-    gen_gguf_str(g, "name", "tiny");
-    gen_gguf_strs(g, "words", words, 3);
-    gen_gguf_f32s(g, "scores", scores, 2);
-    gen_gguf_i32s(g, "types", types, 3);
-    gen_gguf_raw(g, "big", KVG_GGUF_U64, "\0\0\0\0\1\0\0\0", 8);
-    gen_gguf_raw(g, "minus", KVG_GGUF_I8, "\xff", 1);
-    gen_gguf_raw(g, "short", KVG_GGUF_U16, "\x34\x12", 2);
-    gen_gguf_raw(g, "inf", KVG_GGUF_F32, "\0\0\x80\x7f", 4);
-    gen_gguf_tensor(g, "w", KVG_F32, 2, dims, data, sizeof data);
-    gen_gguf_tensor(g, "odd", 23, 2, dims, data, 36); /* iq4_xs: no kernel reads it */
+    kvg_gguf_writer_init(g);
+    kvg_gguf_put_u32(g, "n", 7);
+    kvg_gguf_put_f32(g, "eps", 1e-5f);
+    kvg_gguf_put_bool(g, "flag", 1);
+    kvg_gguf_put_str(g, "name", "tiny");
+    kvg_gguf_put_strs(g, "words", words, 3);
+    kvg_gguf_put_f32s(g, "scores", scores, 2);
+    kvg_gguf_put_i32s(g, "types", types, 3);
+    kvg_gguf_put_raw(g, "big", KVG_GGUF_U64, "\0\0\0\0\1\0\0\0", 8);
+    kvg_gguf_put_raw(g, "minus", KVG_GGUF_I8, "\xff", 1);
+    kvg_gguf_put_raw(g, "short", KVG_GGUF_U16, "\x34\x12", 2);
+    kvg_gguf_put_raw(g, "inf", KVG_GGUF_F32, "\0\0\x80\x7f", 4);
+    kvg_gguf_put_tensor(g, "w", KVG_F32, 2, dims, data, sizeof data);
+    kvg_gguf_put_tensor(g, "odd", 23, 2, dims, data, 36); /* iq4_xs: no kernel reads it */
 }
 
 static void test_values(void **state)
 {
     (void)state;
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct kvg_gguf g;
     struct kvg_err err = {0};
     struct kvg_gguf_str s;
@@ -72,8 +72,8 @@ static void test_values(void **state)
     for (uint32_t version = 2; version <= 3; version++) {
         small_file(&gen);
         gen.version = version;
-        assert_int_equal(gen_gguf_write(&gen, path), 0);
-        gen_gguf_release(&gen);
+        assert_int_equal(kvg_gguf_writer_save(&gen, path, NULL), 0);
+        kvg_gguf_writer_release(&gen);
         assert_int_equal(kvg_gguf_open(&g, path, &err), 0);
         assert_int_equal(g.version, version);
         assert_int_equal(kvg_gguf_u32(&g, "n", &u, &err), 0);
@@ -104,7 +104,7 @@ static void test_values(void **state)
 static void test_missing_and_wrong(void **state)
 {
     (void)state;
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct kvg_gguf g;
     struct kvg_err err = {0};
     struct kvg_gguf_str s;
@@ -113,8 +113,8 @@ static void test_missing_and_wrong(void **state)
     float f = 99;
     int b = 99;
     small_file(&gen);
-    assert_int_equal(gen_gguf_write(&gen, path), 0);
-    gen_gguf_release(&gen);
+    assert_int_equal(kvg_gguf_writer_save(&gen, path, NULL), 0);
+    kvg_gguf_writer_release(&gen);
     assert_int_equal(kvg_gguf_open(&g, path, &err), 0);
     assert_int_equal(kvg_gguf_u32(&g, "none", &u, &err), KVG_ENONE);
     assert_non_null(strstr(err.msg, "metadata key 'none' is missing"));
@@ -138,13 +138,13 @@ static void test_missing_and_wrong(void **state)
 static void test_tensors(void **state)
 {
     (void)state;
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct kvg_gguf g;
     struct kvg_err err = {0};
     const struct kvg_gguf_tensor *t;
     small_file(&gen);
-    assert_int_equal(gen_gguf_write(&gen, path), 0);
-    gen_gguf_release(&gen);
+    assert_int_equal(kvg_gguf_writer_save(&gen, path, NULL), 0);
+    kvg_gguf_writer_release(&gen);
     assert_int_equal(kvg_gguf_open(&g, path, &err), 0);
     assert_int_equal(kvg_gguf_tensor(&g, "w", &t, &err), 0);
     assert_int_equal(t->bytes, 256);
@@ -164,122 +164,122 @@ static void test_tensors(void **state)
 static const uint64_t dims_2[2] = {32, 2};
 static const char zeros[256];
 
-static void bad_key_twice(struct gen_gguf *g)
+static void bad_key_twice(struct kvg_gguf_writer *g)
 {
-    gen_gguf_u32(g, "same", 1);
-    gen_gguf_u32(g, "same", 2);
+    kvg_gguf_put_u32(g, "same", 1);
+    kvg_gguf_put_u32(g, "same", 2);
 }
-static void bad_key_empty(struct gen_gguf *g)
+static void bad_key_empty(struct kvg_gguf_writer *g)
 {
-    gen_gguf_u32(g, "", 1);
+    kvg_gguf_put_u32(g, "", 1);
 }
-static void bad_type(struct gen_gguf *g)
+static void bad_type(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", 13, zeros, 8);
+    kvg_gguf_put_raw(g, "k", 13, zeros, 8);
 }
-static void bad_bool(struct gen_gguf *g)
+static void bad_bool(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_BOOL, "\2", 1);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_BOOL, "\2", 1);
 }
-static void bad_nested(struct gen_gguf *g)
+static void bad_nested(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_ARRAY, "\x09\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0", 16);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_ARRAY, "\x09\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0", 16);
 }
-static void bad_array_count(struct gen_gguf *g)
+static void bad_array_count(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_ARRAY, "\x04\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", 12);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_ARRAY, "\x04\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", 12);
 }
-static void bad_array_long(struct gen_gguf *g)
+static void bad_array_long(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_ARRAY, "\x04\0\0\0\xff\xff\xff\xff\0\0\0\0", 12);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_ARRAY, "\x04\0\0\0\xff\xff\xff\xff\0\0\0\0", 12);
 }
-static void bad_string_array(struct gen_gguf *g)
+static void bad_string_array(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_ARRAY, "\x08\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", 12);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_ARRAY, "\x08\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", 12);
 }
-static void bad_string(struct gen_gguf *g)
+static void bad_string(struct kvg_gguf_writer *g)
 {
-    gen_gguf_raw(g, "k", KVG_GGUF_STR, "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
+    kvg_gguf_put_raw(g, "k", KVG_GGUF_STR, "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
 }
-static void bad_alignment(struct gen_gguf *g)
+static void bad_alignment(struct kvg_gguf_writer *g)
 {
-    gen_gguf_u32(g, "general.alignment", 24);
+    kvg_gguf_put_u32(g, "general.alignment", 24);
 }
-static void bad_alignment_zero(struct gen_gguf *g)
+static void bad_alignment_zero(struct kvg_gguf_writer *g)
 {
-    gen_gguf_u32(g, "general.alignment", 0);
+    kvg_gguf_put_u32(g, "general.alignment", 0);
 }
-static void bad_alignment_type(struct gen_gguf *g)
+static void bad_alignment_type(struct kvg_gguf_writer *g)
 {
-    gen_gguf_str(g, "general.alignment", "32");
+    kvg_gguf_put_str(g, "general.alignment", "32");
 }
-static void bad_name_twice(struct gen_gguf *g)
+static void bad_name_twice(struct kvg_gguf_writer *g)
 {
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
 }
-static void bad_n_dims(struct gen_gguf *g)
+static void bad_n_dims(struct kvg_gguf_writer *g)
 {
     static const uint64_t dims[5] = {1, 1, 1, 1, 1};
-    gen_gguf_tensor(g, "t", KVG_F32, 5, dims, zeros, 4);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 5, dims, zeros, 4);
 }
-static void bad_no_dims(struct gen_gguf *g)
+static void bad_no_dims(struct kvg_gguf_writer *g)
 {
-    gen_gguf_tensor(g, "t", KVG_F32, 0, dims_2, zeros, 4);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 0, dims_2, zeros, 4);
 }
-static void bad_dim_zero(struct gen_gguf *g)
+static void bad_dim_zero(struct kvg_gguf_writer *g)
 {
     static const uint64_t dims[2] = {32, 0};
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims, zeros, 4);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims, zeros, 4);
 }
-static void bad_dims_overflow(struct gen_gguf *g)
+static void bad_dims_overflow(struct kvg_gguf_writer *g)
 {
     static const uint64_t dims[3] = {1u << 31, 1u << 31, 1u << 31};
-    gen_gguf_tensor(g, "t", KVG_F32, 3, dims, zeros, 4);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 3, dims, zeros, 4);
 }
-static void bad_bytes_overflow(struct gen_gguf *g)
+static void bad_bytes_overflow(struct kvg_gguf_writer *g)
 {
     static const uint64_t dims[2] = {1u << 31, 1u << 31};
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims, zeros, 4);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims, zeros, 4);
 }
-static void bad_block(struct gen_gguf *g)
+static void bad_block(struct kvg_gguf_writer *g)
 {
     static const uint64_t dims[2] = {48, 2};
-    gen_gguf_tensor(g, "t", KVG_Q8_0, 2, dims, zeros, 102);
+    kvg_gguf_put_tensor(g, "t", KVG_Q8_0, 2, dims, zeros, 102);
 }
-static void bad_data_short(struct gen_gguf *g)
+static void bad_data_short(struct kvg_gguf_writer *g)
 {
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 128);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 128);
 }
-static void bad_offset(struct gen_gguf *g)
+static void bad_offset(struct kvg_gguf_writer *g)
 {
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
     memset(g->infos.s + g->infos.len - 8, 0xe0, 8);
 }
-static void bad_offset_alignment(struct gen_gguf *g)
+static void bad_offset_alignment(struct kvg_gguf_writer *g)
 {
-    gen_gguf_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
+    kvg_gguf_put_tensor(g, "t", KVG_F32, 2, dims_2, zeros, 256);
     g->infos.s[g->infos.len - 8] = 4;
 }
-static void bad_version(struct gen_gguf *g)
+static void bad_version(struct kvg_gguf_writer *g)
 {
     g->version = 1;
 }
-static void bad_order(struct gen_gguf *g)
+static void bad_order(struct kvg_gguf_writer *g)
 {
     g->version = 3u << 24;
 }
-static void bad_kv_count(struct gen_gguf *g)
+static void bad_kv_count(struct kvg_gguf_writer *g)
 {
     g->n_kv = UINT64_MAX;
 }
-static void bad_tensor_count(struct gen_gguf *g)
+static void bad_tensor_count(struct kvg_gguf_writer *g)
 {
     g->n_tensors = UINT64_MAX;
 }
 
 static const struct {
-    void (*make)(struct gen_gguf *g);
+    void (*make)(struct kvg_gguf_writer *g);
     int code;
     const char *says;
 } damages[] = {
@@ -315,13 +315,13 @@ static void test_damage(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
-        struct gen_gguf gen;
+        struct kvg_gguf_writer gen;
         struct kvg_gguf g;
         struct kvg_err err = {0};
-        gen_gguf_init(&gen);
+        kvg_gguf_writer_init(&gen);
         damages[i].make(&gen);
-        assert_int_equal(gen_gguf_write(&gen, path), 0);
-        gen_gguf_release(&gen);
+        assert_int_equal(kvg_gguf_writer_save(&gen, path, NULL), 0);
+        kvg_gguf_writer_release(&gen);
         int rc = kvg_gguf_open(&g, path, &err);
         if (rc != damages[i].code || !strstr(err.msg, damages[i].says))
             fail_msg("damage %zu gives %d '%s', expected '%s'", i, rc, err.msg, damages[i].says);

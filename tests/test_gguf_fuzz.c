@@ -67,7 +67,7 @@ static unsigned long touch(const struct kvg_gguf *g)
 /* A small file with a vocabulary of each kind in turn, and a tensor. */
 static void fuzz_seed(struct kvg_str *file, int spm)
 {
-    struct gen_gguf g;
+    struct kvg_gguf_writer g;
     static const char *const tokens[] = {
         "<unk>", "<s>", "\xe2\x96\x81", "a", "b", "\xe2\x96\x81\x61", "<0x0A>", "ab"};
     static const float scores[] = {0, 0, -1, -2, -3, -4, 0, -5};
@@ -75,18 +75,18 @@ static void fuzz_seed(struct kvg_str *file, int spm)
     static const char *const words[] = {"a", "b", "ab", "abb", "<|im_start|>"};
     static const char *const merges[] = {"a b", "ab b"};
     static const int32_t word_types[] = {1, 1, 1, 1, 3};
-    gen_gguf_init(&g);
-    gen_gguf_str(&g, "tokenizer.ggml.model", spm ? "llama" : "gpt2");
-    gen_gguf_strs(&g, "tokenizer.ggml.tokens", spm ? tokens : words, spm ? 8 : 5);
-    gen_gguf_i32s(&g, "tokenizer.ggml.token_type", spm ? types : word_types, spm ? 8 : 5);
+    kvg_gguf_writer_init(&g);
+    kvg_gguf_put_str(&g, "tokenizer.ggml.model", spm ? "llama" : "gpt2");
+    kvg_gguf_put_strs(&g, "tokenizer.ggml.tokens", spm ? tokens : words, spm ? 8 : 5);
+    kvg_gguf_put_i32s(&g, "tokenizer.ggml.token_type", spm ? types : word_types, spm ? 8 : 5);
     if (spm)
-        gen_gguf_f32s(&g, "tokenizer.ggml.scores", scores, 8);
+        kvg_gguf_put_f32s(&g, "tokenizer.ggml.scores", scores, 8);
     else
-        gen_gguf_strs(&g, "tokenizer.ggml.merges", merges, 2);
-    gen_gguf_u32(&g, "tokenizer.ggml.unknown_token_id", 0);
-    gen_gguf_tensor(&g, "w", KVG_Q8_0, 2, dims_2, zeros, 68);
-    gen_gguf_finish(&g, file);
-    gen_gguf_release(&g);
+        kvg_gguf_put_strs(&g, "tokenizer.ggml.merges", merges, 2);
+    kvg_gguf_put_u32(&g, "tokenizer.ggml.unknown_token_id", 0);
+    kvg_gguf_put_tensor(&g, "w", KVG_Q8_0, 2, dims_2, zeros, 68);
+    kvg_gguf_writer_finish(&g, file);
+    kvg_gguf_writer_release(&g);
 }
 
 static void test_truncation(void **state)

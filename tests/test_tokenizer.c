@@ -39,13 +39,13 @@ static void close_file(struct opened *o)
 }
 
 /* Opens what `gen` holds and releases it. */
-static void open_gen(struct opened *o, struct gen_gguf *gen)
+static void open_gen(struct opened *o, struct kvg_gguf_writer *gen)
 {
     struct kvg_err err = {0};
     assert_int_equal(gen_gguf_open(gen, &o->g), 0);
     if (kvg_tokenizer_open(&o->t, &o->g, &err))
         fail_msg("%s", err.msg);
-    gen_gguf_release(gen);
+    kvg_gguf_writer_release(gen);
 }
 
 static void check_ids(const struct kvg_tokenizer *t, const char *what, const char *text, size_t n,
@@ -142,14 +142,14 @@ static void test_llama_bpe(void **state)
     const char **token_v = strings(tokens), **merge_v = strings(merges);
     for (size_t i = 0; i < json_array_size(types); i++)
         ids[i] = (int32_t)json_integer_value(json_array_get(types, i));
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct opened o;
-    gen_gguf_init(&gen);
-    gen_gguf_str(&gen, "tokenizer.ggml.model", "gpt2");
-    gen_gguf_str(&gen, "tokenizer.ggml.pre", "llama-bpe");
-    gen_gguf_strs(&gen, "tokenizer.ggml.tokens", token_v, json_array_size(tokens));
-    gen_gguf_i32s(&gen, "tokenizer.ggml.token_type", ids, json_array_size(types));
-    gen_gguf_strs(&gen, "tokenizer.ggml.merges", merge_v, json_array_size(merges));
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_str(&gen, "tokenizer.ggml.model", "gpt2");
+    kvg_gguf_put_str(&gen, "tokenizer.ggml.pre", "llama-bpe");
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.tokens", token_v, json_array_size(tokens));
+    kvg_gguf_put_i32s(&gen, "tokenizer.ggml.token_type", ids, json_array_size(types));
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.merges", merge_v, json_array_size(merges));
     open_gen(&o, &gen);
     free(token_v);
     free(merge_v);

@@ -26,20 +26,20 @@ static void close_file(struct opened *o)
 }
 
 /* Opens what `gen` holds and releases it. */
-static void open_gen(struct opened *o, struct gen_gguf *gen)
+static void open_gen(struct opened *o, struct kvg_gguf_writer *gen)
 {
     struct kvg_err err = {0};
     assert_int_equal(gen_gguf_open(gen, &o->g), 0);
     if (kvg_tokenizer_open(&o->t, &o->g, &err))
         fail_msg("%s", err.msg);
-    gen_gguf_release(gen);
+    kvg_gguf_writer_release(gen);
 }
 
 static void open_bytes(struct opened *o)
 {
-    struct gen_gguf gen;
-    gen_gguf_init(&gen);
-    gen_gguf_byte_vocab(&gen, 288);
+    struct kvg_gguf_writer gen;
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_byte_vocab(&gen, 288);
     open_gen(o, &gen);
 }
 
@@ -110,14 +110,14 @@ static void test_pieces_join(void **state)
     static const char *const merges[] = {"a b"};
     static const int32_t types[] = {1, 1, 1, 3};
     static const struct kvg_text_piece pieces[] = {{"<x>a", 4, 1}, {"b", 1, 0}, {"ab", 2, 1}};
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct opened o;
     size_t n;
-    gen_gguf_init(&gen);
-    gen_gguf_str(&gen, "tokenizer.ggml.model", "gpt2");
-    gen_gguf_strs(&gen, "tokenizer.ggml.tokens", tokens, 4);
-    gen_gguf_i32s(&gen, "tokenizer.ggml.token_type", types, 4);
-    gen_gguf_strs(&gen, "tokenizer.ggml.merges", merges, 1);
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_str(&gen, "tokenizer.ggml.model", "gpt2");
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.tokens", tokens, 4);
+    kvg_gguf_put_i32s(&gen, "tokenizer.ggml.token_type", types, 4);
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.merges", merges, 1);
     open_gen(&o, &gen);
     assert_int_equal(kvg_tokenizer_encode_pieces(o.t, pieces, 3, 0, ids, MAX_IDS, &n, NULL), 0);
     assert_true(n == 3 && ids[0] == 3 && ids[1] == 2 && ids[2] == 2);
@@ -149,14 +149,14 @@ static void test_spm_rules(void **state)
         {"<s>", 0, {2, 0, 0, 0, -1}},
         {"\xc3\xa9", 0, {2, 5, 0, -1}},
     };
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct opened o;
-    gen_gguf_init(&gen);
-    gen_gguf_str(&gen, "tokenizer.ggml.model", "llama");
-    gen_gguf_strs(&gen, "tokenizer.ggml.tokens", tokens, 8);
-    gen_gguf_i32s(&gen, "tokenizer.ggml.token_type", types, 8);
-    gen_gguf_f32s(&gen, "tokenizer.ggml.scores", scores, 8);
-    gen_gguf_u32(&gen, "tokenizer.ggml.unknown_token_id", 0);
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_str(&gen, "tokenizer.ggml.model", "llama");
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.tokens", tokens, 8);
+    kvg_gguf_put_i32s(&gen, "tokenizer.ggml.token_type", types, 8);
+    kvg_gguf_put_f32s(&gen, "tokenizer.ggml.scores", scores, 8);
+    kvg_gguf_put_u32(&gen, "tokenizer.ggml.unknown_token_id", 0);
     open_gen(&o, &gen);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t n;
@@ -189,19 +189,19 @@ static void test_refusals(void **state)
         {"llama", "default", 0, 0, KVG_EFORMAT, "tokenizer.ggml.scores' is missing"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct gen_gguf gen;
+        struct kvg_gguf_writer gen;
         struct kvg_gguf g;
         struct kvg_tokenizer *t;
         struct kvg_err err = {0};
-        gen_gguf_init(&gen);
-        gen_gguf_str(&gen, "tokenizer.ggml.model", cases[i].model);
-        gen_gguf_str(&gen, "tokenizer.ggml.pre", cases[i].pre);
-        gen_gguf_strs(&gen, "tokenizer.ggml.tokens", tokens, 3);
-        gen_gguf_strs(&gen, "tokenizer.ggml.merges", merges, cases[i].n_merges);
+        kvg_gguf_writer_init(&gen);
+        kvg_gguf_put_str(&gen, "tokenizer.ggml.model", cases[i].model);
+        kvg_gguf_put_str(&gen, "tokenizer.ggml.pre", cases[i].pre);
+        kvg_gguf_put_strs(&gen, "tokenizer.ggml.tokens", tokens, 3);
+        kvg_gguf_put_strs(&gen, "tokenizer.ggml.merges", merges, cases[i].n_merges);
         if (cases[i].n_types)
-            gen_gguf_i32s(&gen, "tokenizer.ggml.token_type", types, cases[i].n_types);
+            kvg_gguf_put_i32s(&gen, "tokenizer.ggml.token_type", types, cases[i].n_types);
         assert_int_equal(gen_gguf_open(&gen, &g), 0);
-        gen_gguf_release(&gen);
+        kvg_gguf_writer_release(&gen);
         int rc = kvg_tokenizer_open(&t, &g, &err);
         if (rc != cases[i].code || !strstr(err.msg, cases[i].says) || t)
             fail_msg("case %zu gives %d '%s'", i, rc, err.msg);
@@ -215,16 +215,16 @@ static void test_long_word(void **state)
     (void)state;
     static const char *const tokens[] = {"a", "aa", "aaaa"}, *const merges[] = {"a a", "aa aa"};
     enum { LEN = 1 << 20 };
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     struct opened o;
     size_t n;
     char *text = malloc(LEN + 3);
     assert_non_null(text);
     memset(text, 'a', LEN + 3);
-    gen_gguf_init(&gen);
-    gen_gguf_str(&gen, "tokenizer.ggml.model", "gpt2");
-    gen_gguf_strs(&gen, "tokenizer.ggml.tokens", tokens, 3);
-    gen_gguf_strs(&gen, "tokenizer.ggml.merges", merges, 2);
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_str(&gen, "tokenizer.ggml.model", "gpt2");
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.tokens", tokens, 3);
+    kvg_gguf_put_strs(&gen, "tokenizer.ggml.merges", merges, 2);
     open_gen(&o, &gen);
     uint64_t begin = kvg_clock_ns();
     int rc = kvg_tokenizer_encode(o.t, text, LEN + 3, 0, ids, MAX_IDS, &n, NULL);
@@ -239,11 +239,11 @@ static void test_digest(void **state)
 {
     (void)state;
     struct opened a, b, c;
-    struct gen_gguf gen;
+    struct kvg_gguf_writer gen;
     open_bytes(&a);
     open_bytes(&b);
-    gen_gguf_init(&gen);
-    gen_gguf_byte_vocab(&gen, 289);
+    kvg_gguf_writer_init(&gen);
+    kvg_gguf_put_byte_vocab(&gen, 289);
     open_gen(&c, &gen);
     assert_int_equal(strlen(kvg_tokenizer_digest(a.t)), 64);
     assert_string_equal(kvg_tokenizer_digest(a.t), kvg_tokenizer_digest(b.t));
