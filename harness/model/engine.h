@@ -84,6 +84,13 @@ int kvg_engine_end_turn(struct kvg_engine *e, struct kvg_stream *s, struct kvg_e
 /* logits [n][n_vocab] of n hidden rows [n][n_embd]. */
 void kvg_engine_logits(struct kvg_engine *e, const float *hidden, size_t n, float *logits);
 
+/* The store of a stream of this pipeline, and the pipeline's codecs in it (their indices). */
+struct kvg_store_cfg kvg_stream_store_cfg(const struct kvg_model *m, const struct kvg_kernels *k,
+                                          const struct kvg_pipeline *p, size_t max_tokens);
+int kvg_stream_add_codecs(struct kvg_pipeline *p, struct kvg_store *s, struct kvg_err *err);
+/* Bytes a stream holds for its strategies outside the slots. */
+size_t kvg_stream_held_bytes(const struct kvg_model *m, const struct kvg_pipeline *p);
+
 /* Largest memory a stream's store may come to at n_tokens, for plans. */
 size_t kvg_stream_store_bytes(const struct kvg_model *m, const struct kvg_pipeline *p,
                               size_t n_tokens);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct kvg_store_cfg store_cfg(const struct kvg_model *m, const struct kvg_kernels *k,
-                                      const struct kvg_pipeline *p, size_t max_tokens)
+struct kvg_store_cfg kvg_stream_store_cfg(const struct kvg_model *m, const struct kvg_kernels *k,
+                                          const struct kvg_pipeline *p, size_t max_tokens)
 {
     struct kvg_store_cfg c = {.n_layers = m->n_layers,
                               .n_kv_heads = m->n_kv_heads,
@@ -22,19 +22,28 @@ static struct kvg_store_cfg store_cfg(const struct kvg_model *m, const struct kv
     return c;
 }
 
-static int add_codecs(struct kvg_stream *s, struct kvg_err *err)
+int kvg_stream_add_codecs(struct kvg_pipeline *p, struct kvg_store *s, struct kvg_err *err)
 {
     int rc = 0;
-    for (size_t i = 0; i < s->pipe->n && !rc; i++) {
-        struct kvg_inst *in = &s->pipe->inst[i];
+    for (size_t i = 0; i < p->n && !rc; i++) {
+        struct kvg_inst *in = &p->inst[i];
         if (in->k_codec.name[0])
-            rc = kvg_store_add_codec(s->store, &in->k_codec, &in->k_codec_index, err);
+            rc = kvg_store_add_codec(s, &in->k_codec, &in->k_codec_index, err);
         if (!rc && in->v_codec.name[0])
-            rc = kvg_store_add_codec(s->store, &in->v_codec, &in->v_codec_index, err);
+            rc = kvg_store_add_codec(s, &in->v_codec, &in->v_codec_index, err);
         if (!rc && in->extra_codec.name[0])
-            rc = kvg_store_add_codec(s->store, &in->extra_codec, &in->extra_codec_index, err);
+            rc = kvg_store_add_codec(s, &in->extra_codec, &in->extra_codec_index, err);
     }
     return rc;
+}
+
+size_t kvg_stream_held_bytes(const struct kvg_model *m, const struct kvg_pipeline *p)
+{
+    size_t bytes = 0;
+    (void)m;
+    for (size_t i = 0; i < p->n; i++)
+        bytes += p->inst[i].s->state_bytes;
+    return bytes;
 }
 
 int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipeline *pipe,
@@ -43,7 +52,7 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
     const struct kvg_model *m = e->cfg.model;
     memset(s, 0, sizeof *s);
     s->pipe = pipe;
-    struct kvg_store_cfg c = store_cfg(m, e->cfg.kernels, pipe, e->cfg.max_tokens);
+    struct kvg_store_cfg c = kvg_stream_store_cfg(m, e->cfg.kernels, pipe, e->cfg.max_tokens);
     size_t heads = m->n_layers * m->n_kv_heads;
     s->tokens = calloc(e->cfg.max_tokens + 1, sizeof *s->tokens);
     int rc = s->tokens ? kvg_store_open(&s->store, &c, err)
@@ -51,11 +60,12 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
     if (!rc)
         rc = kvg_plan_init(&s->plan, heads * 4 + 16, (heads + 2) * (e->cfg.max_tokens + 1), err);
     if (!rc)
-        rc = add_codecs(s, err);
+        rc = kvg_stream_add_codecs(pipe, s->store, err);
     if (rc) {
         kvg_stream_close(s);
         return rc;
     }
+    s->store->held_bytes = kvg_stream_held_bytes(m, pipe);
     kvg_stream_reset(s, 0);
     return 0;
 }

@@ -1,32 +1,56 @@
 /* Owns the verbs `ls` and `explain`: what there is, and what a name means. */
 #include "result/metrics.h"
+#include "run/catalogue.h"
 #include "run/cli.h"
 #include "strategies/strategy.h"
 #include "workloads/workload.h"
 
+#include <stddef.h>
 #include <string.h>
 
-static const struct kvg_opt table[] = {{.name = NULL}};
+struct ls_opts {
+    int markdown;
+    const char *measured;
+};
+
+static const struct kvg_opt ls_table[] = {
+    {.name = "markdown",
+     .type = KVG_OPT_BOOL,
+     .offset = offsetof(struct ls_opts, markdown),
+     .help = "strategies: as a page with sources and options"},
+    {.name = "measured",
+     .type = KVG_OPT_STRING,
+     .offset = offsetof(struct ls_opts, measured),
+     .metavar = "CSV",
+     .help = "--markdown: add a line for each from the summary.csv of a run"},
+    {.name = NULL},
+};
+static const struct kvg_opt no_options[] = {{.name = NULL}};
 
 /* The packs that ship with the project. */
 static const char *const packs[] = {"chat", "translation"};
 enum { N_PACKS = sizeof packs / sizeof *packs };
 
-static int ls_strategies(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *err)
+static int ls_strategies(struct kvg_cli *cli, const struct ls_opts *o, struct kvg_str *out,
+                struct kvg_err *err)
 {
     size_t n;
     const struct kvg_strategy *const *all = kvg_strategies(&n);
-    (void)cli;
-    (void)err;
+    if (o->measured && !o->markdown)
+        return KVG_FAIL(err, KVG_EUSAGE, "--measured goes with --markdown");
+    if (o->markdown)
+        return kvg_catalogue_print(o->measured, &cli->arena, out, err);
     for (size_t i = 0; i < n; i++)
         kvg_str_addf(out, "%-20s %-6s %-8s %s\n", all[i]->name, kvg_kind_name(all[i]->kind),
                      kvg_role_name(all[i]->role), all[i]->summary);
     return 0;
 }
 
-static int ls_workloads(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *err)
+static int ls_workloads(struct kvg_cli *cli, const struct ls_opts *o, struct kvg_str *out,
+                struct kvg_err *err)
 {
     struct kvg_str formats = {0};
+    (void)o;
     for (size_t i = 0; i < N_PACKS; i++) {
         struct kvg_workload_card card;
         int rc = kvg_workload_card(&card, packs[i], &cli->arena, err);
@@ -41,17 +65,21 @@ static int ls_workloads(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err
     return 0;
 }
 
-static int ls_metrics(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *err)
+static int ls_metrics(struct kvg_cli *cli, const struct ls_opts *o, struct kvg_str *out,
+                struct kvg_err *err)
 {
     (void)cli;
+    (void)o;
     (void)err;
     kvg_metric_list(out);
     return 0;
 }
 
-static int ls_models(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *err)
+static int ls_models(struct kvg_cli *cli, const struct ls_opts *o, struct kvg_str *out,
+                struct kvg_err *err)
 {
     struct kvg_strlist l;
+    (void)o;
     int rc = kvg_models_list(&l, &cli->arena, err);
     for (size_t i = 0; i < l.n && !rc; i++) {
         struct kvg_model *m = NULL;
@@ -73,7 +101,8 @@ static int ls_models(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *e
 
 struct listing {
     const char *name;
-    int (*list)(struct kvg_cli *cli, struct kvg_str *out, struct kvg_err *err);
+    int (*list)(struct kvg_cli *cli, const struct ls_opts *o, struct kvg_str *out,
+                struct kvg_err *err);
 };
 static const struct listing listings[] = {
     {"strategies", ls_strategies},
@@ -87,7 +116,7 @@ static int run_ls(struct kvg_cli *cli, const void *opts, const struct kvg_strlis
                   struct kvg_err *err)
 {
     const char *names[N_LISTINGS];
-    (void)opts;
+    const struct ls_opts *o = opts;
     int rc =
         kvg_cli_want(rest, 1, 1, "what to list (strategies, workloads, metrics or models)", err);
     if (rc)
@@ -97,7 +126,7 @@ static int run_ls(struct kvg_cli *cli, const void *opts, const struct kvg_strlis
         if (strcmp(rest->v[0], names[i]))
             continue;
         struct kvg_str out = {0};
-        rc = listings[i].list(cli, &out, err);
+        rc = listings[i].list(cli, o, &out, err);
         if (!rc && out.s)
             fputs(out.s, cli->out);
         kvg_str_release(&out);
@@ -209,7 +238,8 @@ const struct kvg_verb kvg_verb_ls = {
     .summary = "list strategies, workloads, metrics or models",
     .usage = "strategies|workloads|metrics|models",
     .example = "kvgauge ls strategies",
-    .opts = table,
+    .opts = ls_table,
+    .opts_bytes = sizeof(struct ls_opts),
     .run = run_ls,
 };
 
@@ -218,6 +248,6 @@ const struct kvg_verb kvg_verb_explain = {
     .summary = "a strategy's options and source, a metric's formula, a pack's card",
     .usage = "NAME",
     .example = "kvgauge explain snapkv",
-    .opts = table,
+    .opts = no_options,
     .run = run_explain,
 };
