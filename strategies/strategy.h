@@ -63,6 +63,9 @@ enum kvg_position { KVG_POSITION_TRUE, KVG_POSITION_SLOT };
  * position, or RECOMPUTE the conversation because what the strategy dropped would now be missing. */
 enum kvg_truncation { KVG_TRUNCATE_CUT, KVG_TRUNCATE_RECOMPUTE };
 
+/* From recompute(). */
+#define KVG_RECOMPUTE_NOTHING SIZE_MAX
+
 struct kvg_dims {
     size_t n_layers, n_heads, n_kv_heads, d_head, n_ctx, n_embd;
     float rope_base;
@@ -238,7 +241,8 @@ struct kvg_strategy {
     int (*init)(struct kvg_inst *in, struct kvg_err *err);
     void (*begin_item)(struct kvg_inst *in);
     /* The cache is thrown away before every pass and the latest tokens are fed again with the n_new
-     * ones: how many of the n_logical there are (uncached: all). */
+     * ones: how many of the n_logical there are (uncached: all). KVG_RECOMPUTE_NOTHING: the cache
+     * is what feeding again would give, and stays for this pass. */
     size_t (*recompute)(const struct kvg_inst *in, size_t n_logical, size_t n_new);
     /* Decode: the query is known; may narrow what is read (KVG_PLAN_READ). */
     void (*before_attend)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);

@@ -4,13 +4,14 @@
 
 #include <string.h>
 
-/* The instance that throws the cache away before every pass, if there is one. */
-static const struct kvg_inst *recomputes(const struct kvg_stream *s)
+/* How many tokens are fed again with n new ones once the cache is thrown away, or
+ * KVG_RECOMPUTE_NOTHING when it stays. */
+static size_t fed_again(const struct kvg_stream *s, size_t n)
 {
     for (size_t i = 0; i < s->pipe->n && !s->bare; i++)
         if (s->pipe->inst[i].s->recompute)
-            return &s->pipe->inst[i];
-    return NULL;
+            return s->pipe->inst[i].s->recompute(&s->pipe->inst[i], s->n_tokens, n);
+    return KVG_RECOMPUTE_NOTHING;
 }
 
 static int check_room(const struct kvg_engine *e, const struct kvg_stream *s, size_t n,
@@ -55,11 +56,11 @@ static int run_pass(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *er
 
 /* Nothing of the cache stays: the last tokens and n new ones go through one pass of one stream, at
  * their own positions. */
-static int feed_again(struct kvg_engine *e, struct kvg_stream *s, const struct kvg_inst *in,
+static int feed_again(struct kvg_engine *e, struct kvg_stream *s, size_t again,
                       const int32_t *tokens, size_t n, int compress, const uint32_t *want,
                       size_t n_want, float *hidden, struct kvg_err *err)
 {
-    size_t again = in->s->recompute(in, s->n_tokens, n), start = s->n_tokens - again;
+    size_t start = s->n_tokens - again;
     for (size_t i = 0; i < n_want; i++)
         e->want[i] = want[i] + (uint32_t)again;
     memmove(e->feed + again, tokens, n * sizeof *e->feed); /* tokens may lie in feed */
@@ -101,8 +102,8 @@ int kvg_feed_prompt(struct kvg_engine *e, struct kvg_stream *s, const int32_t *t
 {
     size_t w = e->cfg.model->n_embd, at = 0;
     size_t chunk = s->pipe->keep ? (size_t)s->pipe->keep->prefill_chunk : 0;
-    const struct kvg_inst *again = recomputes(s);
-    if (again)
+    size_t again = fed_again(s, n);
+    if (again != KVG_RECOMPUTE_NOTHING)
         return feed_again(e, s, again, tokens, n, last_in_turn, want, n_want, hidden, err);
     if (!chunk || chunk >= n)
         return prompt_pass(e, &s, 1, tokens, n, last_in_turn, want, n_want, hidden, err);
@@ -177,8 +178,8 @@ int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_
     for (size_t i = 0; i < n_streams && !rc; i++)
         rc = check_room(e, streams[i], 1, err);
     for (size_t i = 0; i < n_streams && !rc; i++) {
-        const struct kvg_inst *again = recomputes(streams[i]);
-        if (again) {
+        size_t again = fed_again(streams[i], 1);
+        if (again != KVG_RECOMPUTE_NOTHING) {
             rc = feed_again(e, streams[i], again, &tokens[i], 1, 0, first_row, 1,
                             hidden + i * w, err);
             streams[i]->n_decode_steps++;
