@@ -20,6 +20,12 @@ static void level_must_stay(const struct kvg_scores *s)
                 kvg_scores_head(s, h)[j] = top;
 }
 
+int kvg_pipeline_evicts(const struct kvg_pipeline *p)
+{
+    const struct kvg_strategy *s = p->keep ? p->keep->s : NULL;
+    return s && (s->score || s->compress || s->end_pass || s->recompute);
+}
+
 size_t kvg_pipeline_keep(const struct kvg_pipeline *p, size_t layer, size_t n_slots,
                          size_t n_logical)
 {

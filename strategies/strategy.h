@@ -314,6 +314,8 @@ void kvg_pipeline_copy_state(struct kvg_pipeline *dst, const struct kvg_pipeline
  * [v->max_slots] floats. Only for keepers with score(). */
 void kvg_pipeline_choose(struct kvg_pipeline *p, const struct kvg_view *v, float *room,
                          struct kvg_plan *plan);
+/* 1 when tokens may go: the keeper chooses or recomputes. */
+int kvg_pipeline_evicts(const struct kvg_pipeline *p);
 /* Slots that a layer's heads are left with by the keeper, before wrappers. */
 size_t kvg_pipeline_keep(const struct kvg_pipeline *p, size_t layer, size_t n_slots,
                          size_t n_logical);

@@ -61,6 +61,9 @@ struct kvg_table {
     X(CELLS, kept_tokens_min, U64, 0, "tokens", "slots held at the end, fewest of any head")       \
     X(CELLS, kept_tokens_max, U64, 0, "tokens", "slots held at the end, most of any head")         \
     X(CELLS, budget, STR, 0, "", "the budget asked for: tokens, share or bytes per token")         \
+    X(CELLS, target_bytes, U64, 0, "bytes/token", "equal bytes: what the budget was fitted to")    \
+    X(CELLS, prompt_bytes_per_token, F64, 0, "bytes/token",                                        \
+      "logical bytes / logical tokens at the end of the last prompt")                              \
     X(CELLS, logical_bytes, U64, 0, "bytes", "bytes of what is stored at the end, all classes")    \
     X(CELLS, alloc_bytes, U64, 0, "bytes", "bytes the store's allocator holds at the end")         \
     X(CELLS, payload_bytes, U64, 0, "bytes", "logical: keys and values themselves")                \

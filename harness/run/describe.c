@@ -34,7 +34,7 @@ static int describe_specs(struct kvg_manifest_identity *id, const struct kvg_run
     for (size_t i = 0; i < plan->n_strategies; i++)
         id->specs[i] = (struct kvg_manifest_spec){
             .label = plan->strategies[i].label,
-            .spec = plan->strategies[i].pipe.resolved,
+            .spec = plan->strategies[i].resolved,
             .role = kvg_role_name(plan->strategies[i].pipe.role),
         };
     id->n_workloads = plan->n_workloads;

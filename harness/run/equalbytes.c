@@ -17,7 +17,7 @@ struct kvg_equal {
     struct kvg_store *store;
     struct kvg_plan plan;
     size_t max_tokens;
-    float *zeros;   /* [max_tokens, n_kv_heads * d_head] */
+    float *rows;    /* [max_tokens, n_kv_heads * d_head] */
     float *noise;   /* [n_heads, max_tokens] what attention might have been */
     float *queries; /* [max(needs.queries, 1), n_heads, d_head] */
     float *moments; /* [n_heads, d] and [n_heads, d, d] */
@@ -42,7 +42,7 @@ static int alloc_all(struct kvg_equal *e)
     const struct kvg_model *m = e->m;
     size_t n = e->max_tokens, d = m->d_head, heads = m->n_heads, rows = e->pipe.needs.queries;
     int failed = 0;
-    e->zeros = floats(n * m->n_kv_heads * d, &failed);
+    e->rows = floats(n * m->n_kv_heads * d, &failed);
     e->noise = floats(heads * n, &failed);
     e->queries = floats((rows ? rows : 1) * heads * d, &failed);
     e->moments = floats(heads * d * (d + 1), &failed);
@@ -96,7 +96,7 @@ static int fill_layer(struct kvg_equal *e, size_t layer, size_t n, int choose)
     struct kvg_view v = view_of(e, &text, layer);
     struct kvg_inst *keep = e->pipe.keep, *encode = e->pipe.encode;
     int rc = 0;
-    kvg_store_append(e->store, layer, e->zeros, e->zeros, width, 0, n);
+    kvg_store_append(e->store, layer, e->rows, e->rows, width, 0, n);
     for (size_t i = 0; i < e->m->n_heads * e->max_tokens; i++)
         e->noise[i] = (float)kvg_rng_unit(&e->rng);
     if (choose && keep && keep->s->score)
@@ -126,9 +126,12 @@ static void find_sharing(struct kvg_equal *e)
     if (keep && keep->budget)
         *keep->budget = (struct kvg_budget){KVG_BUDGET_SHARE, 0.5};
     kvg_store_reset(e->store);
-    for (size_t l = 0; l < layers; l++)
+    for (size_t l = 0; l < layers; l++) {
+        for (size_t i = 0; i < n * e->m->n_kv_heads * e->m->d_head; i++)
+            e->rows[i] = (float)kvg_rng_unit(&e->rng) - 0.5f;
         if (fill_layer(e, l, n, 1))
             return;
+    }
     kvg_store_bytes(e->store, &b);
     for (size_t h = 0; h < layers * e->m->n_kv_heads; h++)
         slots += e->store->heads[h].n_slots;
@@ -180,7 +183,7 @@ void kvg_equal_close(struct kvg_equal *e)
 {
     if (!e)
         return;
-    float *all[] = {e->zeros,   e->noise,   e->queries,  e->moments,
+    float *all[] = {e->rows,   e->noise,   e->queries,  e->moments,
                     e->weights, e->scratch, e->scratch2, e->room};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);

@@ -1,6 +1,6 @@
 /* Equal bytes instead of equal ratios: which budget makes a strategy hold a given number of bytes
  * per token of logical length at a prompt's end. Found from the exact accounting of a store that is
- * filled with rows of zeros and sealed and thinned by the strategy itself; the model is not run.
+ * filled with rows of noise and sealed and thinned by the strategy itself; the model is not run.
  * Must not know suites or cells. */
 #ifndef KVG_RUN_EQUALBYTES_H
 #define KVG_RUN_EQUALBYTES_H

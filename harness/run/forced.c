@@ -91,8 +91,7 @@ static int run_main(struct work *w, const size_t *who, size_t n, struct kvg_err 
     int rc = KVG_OK;
     for (size_t k = 0; k < n && !rc; k++) {
         const struct kvg_cell *c = cell_at(w, who[k]);
-        rc = kvg_rig_slot(w->rig, c->strategy, copies_before(w, who, k, who[k]), c->seed, &slots[k],
-                          err);
+        rc = kvg_rig_slot(w->rig, c, copies_before(w, who, k, who[k]), &slots[k], err);
         if (rc)
             return rc;
         slots[k]->cell = is_open(w, who[k]) ? c : NULL;
@@ -127,7 +126,7 @@ static int run_floor(struct work *w, size_t i, struct kvg_err *err)
 {
     const struct kvg_cell *c = cell_at(w, i);
     struct kvg_slot *slot;
-    int rc = kvg_rig_slot(w->rig, c->strategy, 0, c->seed, &slot, err);
+    int rc = kvg_rig_slot(w->rig, c, 0, &slot, err);
     if (rc)
         return rc;
     slot->cell = c;

@@ -153,7 +153,7 @@ static int add_slot(struct work *w, const struct kvg_cell *cell, struct kvg_err 
     size_t copy = 0;
     for (size_t k = 0; k < w->n; k++)
         copy += w->slots[k]->strategy == cell->strategy;
-    int rc = kvg_rig_slot(w->rig, cell->strategy, copy, cell->seed, &w->slots[w->n], err);
+    int rc = kvg_rig_slot(w->rig, cell, copy, &w->slots[w->n], err);
     if (!rc)
         w->slots[w->n++]->cell = cell;
     return rc;

@@ -102,6 +102,10 @@ static int prompt(struct state *s, size_t turn, size_t n, struct kvg_err *err)
                                1, s->rig->hidden, err);
     if (!rc)
         rc = check_all(s, err);
+    for (size_t i = 0; i < s->run->n && !rc; i++) {
+        struct kvg_record *rec = &s->run->slots[i]->rec;
+        kvg_record_prompt_end(&rec->turns[rec->n_turns - 1], s->streams[i]);
+    }
     int is_last = turn + 1 == s->run->replay->n_used;
     for (size_t i = 0; i < s->run->n && !rc && is_last && s->run->maps_kept; i++)
         rc = kvg_record_kept(&s->run->slots[i]->rec, s->streams[i], turn, err);

@@ -91,6 +91,14 @@ static double kept_of(const struct kvg_store *s, size_t *min, size_t *max)
     return (double)sum / (double)n;
 }
 
+void kvg_record_prompt_end(struct kvg_turn_record *turn, const struct kvg_stream *s)
+{
+    struct kvg_bytes b;
+    kvg_store_bytes(s->store, &b);
+    turn->prompt_bytes = b.logical;
+    turn->prompt_tokens = s->n_tokens;
+}
+
 void kvg_record_turn_end(struct kvg_turn_record *turn, const struct kvg_stream *s)
 {
     size_t min, max;
@@ -193,9 +201,8 @@ static size_t plain_element_bytes(const struct kvg_pipeline *p)
     const struct kvg_inst *e = p->encode;
     if (p->role == KVG_ROLE_FLOOR)
         return sizeof(float);
-    for (size_t i = 0; i < p->n; i++)
-        if (&p->inst[i] != e && p->inst[i].s->compress)
-            return 0;
+    if (kvg_pipeline_evicts(p))
+        return 0;
     if (!e || p->role != KVG_ROLE_STRATEGY || e->k_codec.type != KVG_F16 ||
         e->v_codec.type != KVG_F16)
         return 0;

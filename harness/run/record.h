@@ -36,6 +36,7 @@ struct kvg_turn_record {
     size_t logical_tokens;
     double kept_mean;
     struct kvg_bytes bytes;
+    size_t prompt_bytes, prompt_tokens; /* stored, and fed, at the end of the prompt */
     size_t peak_bytes;
     uint64_t n_evicted;
     enum kvg_finish finish;
@@ -95,6 +96,8 @@ void kvg_record_mark(struct kvg_stream *s);
 void kvg_record_peak(struct kvg_record *r, struct kvg_turn_record *turn, const struct kvg_stream *s,
                      const struct kvg_engine *e);
 /* State of the store after a turn. */
+/* The prompt of a turn has been fed and compressed. */
+void kvg_record_prompt_end(struct kvg_turn_record *turn, const struct kvg_stream *s);
 void kvg_record_turn_end(struct kvg_turn_record *turn, const struct kvg_stream *s);
 /* State of the store at the end of the cell. */
 int kvg_record_end(struct kvg_record *r, const struct kvg_stream *s, struct kvg_err *err);

@@ -110,10 +110,11 @@ static int slot_open(struct kvg_rig *rig, struct kvg_slot *slot, const char *spe
     return rc;
 }
 
-int kvg_rig_slot(struct kvg_rig *rig, size_t strategy, size_t copy, uint64_t seed,
+int kvg_rig_slot(struct kvg_rig *rig, const struct kvg_cell *cell, size_t copy,
                  struct kvg_slot **out, struct kvg_err *err)
 {
     struct kvg_slot *slot = NULL;
+    size_t strategy = cell->strategy;
     for (size_t i = 0; i < rig->n_slots && !slot; i++)
         if (rig->slots[i]->strategy == strategy && rig->slots[i]->copy == copy)
             slot = rig->slots[i];
@@ -124,11 +125,13 @@ int kvg_rig_slot(struct kvg_rig *rig, size_t strategy, size_t copy, uint64_t see
         rig->slots[rig->n_slots++] = slot;
         slot->strategy = strategy;
         slot->copy = copy;
-        int rc = slot_open(rig, slot, rig->plan->strategies[strategy].label, err);
+        int rc = slot_open(rig, slot, rig->plan->strategies[strategy].spec, err);
         if (rc)
             return rc;
     }
-    kvg_stream_reset(&slot->stream, seed);
+    if (cell->fit && cell->fit->is_set)
+        *slot->pipe.keep->budget = cell->fit->budget;
+    kvg_stream_reset(&slot->stream, cell->seed);
     kvg_record_clear(&slot->rec);
     slot->cell = NULL;
     *out = slot;

@@ -48,7 +48,7 @@ void kvg_rig_close(struct kvg_rig *rig);
 
 /* The slot of a strategy of the plan; `copy` tells apart several streams of the same one. Opened on
  * first use; its record is empty and its stream reset to `seed`. */
-int kvg_rig_slot(struct kvg_rig *rig, size_t strategy, size_t copy, uint64_t seed,
+int kvg_rig_slot(struct kvg_rig *rig, const struct kvg_cell *cell, size_t copy,
                  struct kvg_slot **out, struct kvg_err *err);
 /* Gives back the streams' memory. */
 void kvg_rig_drop_slots(struct kvg_rig *rig);

@@ -296,16 +296,12 @@ static const char *query_of(const struct kvg_pipeline *p, const struct kvg_recor
     return rec && rec->n_turns > 1 ? "mixed" : "seen";
 }
 
-static void put_budget(struct kvg_row *row, const struct kvg_pipeline *p, struct kvg_str *text)
+static void put_budget(struct kvg_row *row, const struct kvg_pipeline *p,
+                       const struct kvg_cell *cell, struct kvg_str *text)
 {
-    if (!p->keep)
+    if (!p->keep || !p->keep->budget)
         return;
-    for (const struct kvg_opt *o = p->keep->s->opts; o && o->name; o++)
-        if (o->type == KVG_OPT_BUDGET) {
-            struct kvg_budget b;
-            memcpy(&b, (const char *)p->keep->opt + o->offset, sizeof b);
-            kvg_budget_print(&b, text);
-        }
+    kvg_budget_print(cell->fit && cell->fit->is_set ? &cell->fit->budget : p->keep->budget, text);
     kvg_row_set_str(row, KVG_CELLS_budget, text->s);
 }
 
@@ -317,7 +313,7 @@ static void put_identity(const struct kvg_rows *r, struct kvg_row *row, const st
     kvg_row_set_str(row, KVG_CELLS_cell_id, cell->id);
     kvg_row_set_str(row, KVG_CELLS_model, r->plan->model->name);
     kvg_row_set_str(row, KVG_CELLS_strategy, s->label);
-    kvg_row_set_str(row, KVG_CELLS_spec, s->pipe.resolved);
+    kvg_row_set_str(row, KVG_CELLS_spec, s->resolved);
     kvg_row_set_str(row, KVG_CELLS_role, kvg_role_name(s->pipe.role));
     kvg_row_set_str(row, KVG_CELLS_workload, it->workload->name);
     kvg_row_set_str(row, KVG_CELLS_item, it->item->id);
@@ -330,6 +326,8 @@ static void put_identity(const struct kvg_rows *r, struct kvg_row *row, const st
     kvg_row_set_u64(row, KVG_CELLS_round, cell->round);
     kvg_row_set_u64(row, KVG_CELLS_order, (uint64_t)(cell - r->plan->cells));
     kvg_row_set_u64(row, KVG_CELLS_seed, cell->seed);
+    if (s->target_bytes > 0)
+        kvg_row_set_u64(row, KVG_CELLS_target_bytes, (uint64_t)s->target_bytes);
 }
 
 static void put_record(struct kvg_row *row, const struct kvg_cell *cell,
@@ -340,6 +338,10 @@ static void put_record(struct kvg_row *row, const struct kvg_cell *cell,
         n_prompt += rec->turns[i].n_prompt;
     for (size_t i = 0; i < rec->n_steps; i++)
         n_scored += rec->steps[i].has_drift != 0;
+    const struct kvg_turn_record *last = rec->n_turns ? &rec->turns[rec->n_turns - 1] : NULL;
+    if (last && last->prompt_tokens)
+        kvg_row_set_f64(row, KVG_CELLS_prompt_bytes_per_token,
+                        (double)last->prompt_bytes / (double)last->prompt_tokens);
     kvg_row_set_str(row, KVG_CELLS_finish, kvg_finish_name(rec->finish));
     kvg_row_set_u64(row, KVG_CELLS_n_turns, rec->n_turns);
     kvg_row_set_u64(row, KVG_CELLS_n_prompt_tokens, n_prompt);
@@ -373,7 +375,7 @@ static int put_cell(struct kvg_rows *r, const struct kvg_cell *cell, const struc
     kvg_row_set_str(&row, KVG_CELLS_query, query_of(pipe, rec));
     kvg_row_set_str(&row, KVG_CELLS_status, status[state]);
     kvg_row_set_str(&row, KVG_CELLS_reason, rec && rec->error ? rec->error : cell->reason);
-    put_budget(&row, pipe, &budget);
+    put_budget(&row, pipe, cell, &budget);
     if (rec && !rec->error) {
         put_record(&row, cell, rec);
         snprintf(digest, sizeof digest, "%016llx", (unsigned long long)rec->digest);

@@ -55,7 +55,7 @@ static void set_key(const struct kvg_runplan *p, struct kvg_cell *c)
     uint64_t where[] = {c->mode, c->target, c->lane, c->arm, c->seed_index, c->round, suite->seed};
     uint64_t h = kvg_hash_fnv_str(KVG_FNV_INIT, p->model_sha256);
     h = kvg_hash_fnv_str(h, s->label);
-    h = kvg_hash_fnv_str(h, s->pipe.resolved);
+    h = kvg_hash_fnv_str(h, s->resolved);
     h = kvg_hash_fnv_str(h, it->tokens.workload->sha256);
     h = kvg_hash_fnv_str(h, it->tokens.item->id);
     h = kvg_hash_fnv(h, limits, sizeof limits);
@@ -94,6 +94,9 @@ static void set_status(struct kvg_runplan *p, struct kvg_cell *c)
         c->status = KVG_CELL_ERROR;
         c->reason = kvg_arena_printf(&p->arena, "context: needs %zu tokens, the model has %zu",
                                      need, p->model->n_ctx);
+    } else if (c->fit && c->fit->reason) {
+        c->status = KVG_CELL_SKIPPED;
+        c->reason = c->fit->reason;
     } else if (s->pipe.role == KVG_ROLE_BASELINE && c->lane == KVG_LANE_DRIFT) {
         c->status = KVG_CELL_SKIPPED;
         c->reason = "the baseline does not drift from itself";
@@ -116,6 +119,8 @@ static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *
     c->arm = arm;
     c->round = g->round;
     c->seed_index = seed_index;
+    if (p->strategies[strategy].fits)
+        c->fit = &p->strategies[strategy].fits[c->item * KVG_LANE_N + (size_t)c->lane];
     set_key(p, c);
     set_counts(p, c);
     set_status(p, c);

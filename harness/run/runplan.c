@@ -29,13 +29,20 @@ static const struct kvg_budget *find_budget(const struct kvg_pipeline *pipe)
     return NULL;
 }
 
-static int add_strategy(struct kvg_runplan *p, const char *spec, struct kvg_err *err)
+static int add_strategy(struct kvg_runplan *p, const char *spec, double target,
+                        struct kvg_err *err)
 {
     struct kvg_plan_strategy *s = &p->strategies[p->n_strategies];
     int rc = kvg_pipeline_open(&s->pipe, spec, &p->dims, &p->arena, err);
     if (rc)
         return rc;
-    s->label = s->pipe.label;
+    s->spec = s->pipe.label;
+    s->target_bytes = target;
+    s->label = target > 0 ? kvg_fit_label(spec, target, &p->arena) : s->spec;
+    s->resolved = target > 0 ? kvg_fit_resolved(s->pipe.resolved, target, &p->arena)
+                             : s->pipe.resolved;
+    if (!s->label || !s->resolved)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     s->takes_seed = s->pipe.random;
     s->budget = find_budget(&s->pipe);
     s->timed = p->suite->lanes[KVG_LANE_TIME] && p->suite->time_strategies.n == 0;
@@ -54,8 +61,22 @@ static int add_role(struct kvg_runplan *p, enum kvg_role role, struct kvg_err *e
     const struct kvg_strategy *const *all = kvg_strategies(&n);
     for (size_t i = 0; i < n; i++)
         if (all[i]->role == role)
-            return add_strategy(p, all[i]->name, err);
+            return add_strategy(p, all[i]->name, 0, err);
     return KVG_FAIL(err, KVG_ECHECK, "the registry has no strategy of role %d", (int)role);
+}
+
+/* A spec as it is, or at every target. What is exact and whole, and the baseline, have no targets. */
+static int add_listed(struct kvg_runplan *p, const char *spec, struct kvg_err *err)
+{
+    const struct kvg_suite *s = p->suite;
+    int rc = add_strategy(p, spec, 0, err);
+    enum kvg_role role = p->strategies[p->n_strategies - (rc ? 0 : 1)].pipe.role;
+    if (rc || !s->n_equal_bytes || role == KVG_ROLE_FLOOR || role == KVG_ROLE_BASELINE)
+        return rc;
+    p->n_strategies--;
+    for (size_t i = 0; i < s->n_equal_bytes && !rc; i++)
+        rc = add_strategy(p, spec, (double)s->equal_bytes[i], err);
+    return rc;
 }
 
 static int mark_timed(struct kvg_runplan *p, struct kvg_err *err)
@@ -66,17 +87,18 @@ static int mark_timed(struct kvg_runplan *p, struct kvg_err *err)
     for (size_t i = 0; i < p->n_listed && n < 256; i++)
         names[n++] = p->strategies[i].label;
     for (size_t k = 0; k < want->n; k++) {
-        size_t i = 0;
-        while (i < p->n_listed && strcmp(p->strategies[i].label, want->v[k]))
-            i++;
-        if (i == p->n_listed) {
+        int found = 0;
+        for (size_t i = 0; i < p->n_listed; i++)
+            if (!strcmp(p->strategies[i].label, want->v[k]) ||
+                !strcmp(p->strategies[i].spec, want->v[k]))
+                found = p->strategies[i].timed = 1;
+        if (!found) {
             const char *near = kvg_text_nearest(want->v[k], names, n);
             return KVG_FAIL(
                 err, KVG_EUSAGE,
                 "the strategy '%s' to be timed is not among the suite's strategies%s%s%s",
                 want->v[k], near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
         }
-        p->strategies[i].timed = 1;
     }
     return 0;
 }
@@ -85,12 +107,13 @@ static int add_strategies(struct kvg_runplan *p, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
     p->baseline = p->floor = SIZE_MAX;
-    p->strategies = kvg_arena_array(&p->arena, s->strategies.n + 2, sizeof *p->strategies);
+    size_t most = s->strategies.n * (s->n_equal_bytes ? s->n_equal_bytes : 1) + 2;
+    p->strategies = kvg_arena_array(&p->arena, most, sizeof *p->strategies);
     if (!p->strategies)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     int rc = 0;
     for (size_t i = 0; i < s->strategies.n && !rc; i++)
-        rc = add_strategy(p, s->strategies.v[i], err);
+        rc = add_listed(p, s->strategies.v[i], err);
     p->n_listed = p->n_strategies;
     if (!rc)
         rc = mark_timed(p, err);
@@ -286,6 +309,8 @@ int kvg_runplan_make(struct kvg_runplan *p, const struct kvg_suite *suite,
         rc = open_chat(p, err);
     if (!rc)
         rc = tokenise_items(p, err);
+    if (!rc)
+        rc = kvg_runplan_fit(p, err);
     return rc ? rc : kvg_runplan_add_cells(p, err);
 }
 

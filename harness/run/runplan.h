@@ -23,9 +23,19 @@ const char *kvg_arm_name(enum kvg_arm a); /* "main", "floor", "bare" */
 
 enum kvg_cell_status { KVG_CELL_TODO, KVG_CELL_SKIPPED, KVG_CELL_ERROR };
 
+/* The budget that meets a target of bytes for one item and lane, or why there is none. */
+struct kvg_fit {
+    int is_set; /* 0: the strategy has no budget; it meets the target as it is unless `reason` */
+    struct kvg_budget budget;
+    const char *reason;
+};
+
 /* A spec of the suite, parsed for the model. */
 struct kvg_plan_strategy {
-    const char *label;               /* as the user wrote it */
+    const char *label;               /* as the user wrote it; with a target `spec@4000B` */
+    const char *spec, *resolved;
+    double target_bytes;             /* per token of logical length at a prompt's end; 0 = none */
+    struct kvg_fit *fits;            /* [n_items, KVG_LANE_N] with a target */
     struct kvg_pipeline pipe;        /* opened; the executor's streams may borrow it */
     int timed;                       /* wanted in the time lane */
     int takes_seed;                  /* draws random numbers */
@@ -44,6 +54,7 @@ struct kvg_cell {
     uint64_t seed;               /* of this cell, already split */
     enum kvg_cell_status status; /* SKIPPED, ERROR: write the row with `reason`, measure nothing */
     const char *reason;          /* NULL for TODO */
+    const struct kvg_fit *fit;   /* its budget at a target of bytes; NULL = as the spec says */
     size_t n_prompt_tokens;      /* estimates: tokens fed in prompts, decode steps, */
     size_t n_steps;
     size_t store_bytes; /* store at its largest, */

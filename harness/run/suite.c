@@ -76,8 +76,8 @@ struct raw_bench {
 
 struct raw_suite {
     const char *name, *description;
-    const char **strategies;
-    size_t n_strategies;
+    const char **strategies, **equal_bytes;
+    size_t n_strategies, n_equal_bytes;
     struct raw_workload *workloads;
     size_t n_workloads;
     const char *seed, *seeds, *max_items, *max_turns;
@@ -147,6 +147,7 @@ static const cyaml_schema_field_t suite_fields[] = {
     TEXT(struct raw_suite, name, CYAML_FLAG_POINTER),
     TEXT(struct raw_suite, description, OPT_PTR),
     LIST(struct raw_suite, strategies, CYAML_FLAG_POINTER, &text_value),
+    LIST(struct raw_suite, equal_bytes, OPT_PTR, &text_value),
     LIST(struct raw_suite, workloads, CYAML_FLAG_POINTER, &workload_value),
     UINT(struct raw_suite, seed),
     UINT(struct raw_suite, seeds),
@@ -342,6 +343,18 @@ static int take_bench(const struct taker *t, struct kvg_suite *s, const struct r
     return put(t, "n_gen", b->n_gen, &s->bench_n_gen);
 }
 
+static int take_equal_bytes(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
+{
+    int rc = 0;
+    s->n_equal_bytes = r->n_equal_bytes;
+    s->equal_bytes = kvg_arena_array(t->a, r->n_equal_bytes + 1, sizeof *s->equal_bytes);
+    if (!s->equal_bytes)
+        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
+    for (size_t i = 0; i < r->n_equal_bytes && !rc; i++)
+        rc = put(t, "equal_bytes", r->equal_bytes[i], &s->equal_bytes[i]);
+    return rc;
+}
+
 static int take_numbers(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
 {
     size_t seed = (size_t)s->seed;
@@ -373,6 +386,8 @@ static int take(const struct taker *t, struct kvg_suite *s, const struct raw_sui
     if (r->seeds_mode)
         s->seeds_mode = (enum kvg_seeds_mode) * r->seeds_mode;
     int rc = take_numbers(t, s, r);
+    if (!rc)
+        rc = take_equal_bytes(t, s, r);
     if (!rc)
         rc = take_drift(t, s, r->drift);
     if (!rc)

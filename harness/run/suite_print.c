@@ -104,6 +104,12 @@ void kvg_suite_print(const struct kvg_suite *s, struct kvg_str *out)
     put_text(out, s->description);
     kvg_str_addc(out, '\n');
     put_list(out, "", "strategies", &s->strategies);
+    if (s->n_equal_bytes) {
+        kvg_str_add(out, "equal_bytes: [");
+        for (size_t i = 0; i < s->n_equal_bytes; i++)
+            kvg_str_addf(out, "%s%zu", i ? ", " : "", s->equal_bytes[i]);
+        kvg_str_add(out, "]\n");
+    }
     kvg_str_add(out, "workloads:\n");
     for (size_t i = 0; i < s->n_workloads; i++) {
         kvg_str_add(out, "  - source: ");

@@ -52,6 +52,7 @@ static int timed_prompt(struct timed *x, size_t turn, struct kvg_err *err)
     x->slot->rec.prefill_ns += t1 - t0;
     x->slot->rec.n_forward++;
     x->turn->n_prompt = n;
+    kvg_record_prompt_end(x->turn, s);
     x->turn->ttft_ns = t2 - t0;
     x->turn->prefill_ns = t1 - t0;
     kvg_progress_tokens(rig->pr, n, -1);
@@ -119,7 +120,7 @@ static int timed_cell(struct kvg_rig *rig, const struct kvg_replay *replay,
     struct timed x = {.rig = rig, .replay = replay};
     /* The bare arm has a stream of its own, so that its record outlives the contract's. */
     size_t copy = cell->arm == KVG_ARM_BARE;
-    int rc = kvg_rig_slot(rig, cell->strategy, copy, cell->seed, &x.slot, err);
+    int rc = kvg_rig_slot(rig, cell, copy, &x.slot, err);
     if (rc)
         return rc;
     x.slot->cell = cell;
@@ -238,7 +239,7 @@ static int run_depths(struct kvg_rig *rig, const struct kvg_cell *cell,
     struct kvg_slot *slot;
     const struct kvg_runplan *p = rig->plan;
     size_t from = 0, n = conversation(replay, rig->tokens, rig->max_tokens);
-    int rc = kvg_rig_slot(rig, cell->strategy, 0, cell->seed, &slot, err);
+    int rc = kvg_rig_slot(rig, cell, 0, &slot, err);
     if (rc)
         return rc;
     slot->rec.has_times = 1;

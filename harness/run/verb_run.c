@@ -11,7 +11,7 @@
 
 struct opts {
     const char *model, *out;
-    struct kvg_strlist strategies, workloads, modes, lanes;
+    struct kvg_strlist strategies, workloads, modes, lanes, equal_bytes;
     int64_t rounds, seed, threads, max_items, max_turns;
     int resume, dry_run, progress, cpu_level;
 };
@@ -47,6 +47,12 @@ static const struct kvg_opt table[] = {
      .choices = ",",
      .metavar = "drift,time",
      .help = "lanes (else the suite's, or drift)"},
+    {.name = "equal-bytes",
+     .type = KVG_OPT_LIST,
+     .offset = AT(equal_bytes),
+     .choices = ",",
+     .metavar = "2000,4000,...",
+     .help = "fit every budget to these bytes per token at a prompt's end"},
     {.name = "rounds",
      .type = KVG_OPT_INT,
      .offset = AT(rounds),
@@ -149,6 +155,25 @@ static int take_workloads(struct kvg_suite *s, const struct kvg_strlist *l, stru
     return 0;
 }
 
+static int take_equal_bytes(struct kvg_suite *s, const struct kvg_strlist *l, struct kvg_arena *a,
+                            struct kvg_err *err)
+{
+    if (l->n == 0)
+        return 0;
+    s->equal_bytes = kvg_arena_array(a, l->n, sizeof *s->equal_bytes);
+    if (!s->equal_bytes)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    s->n_equal_bytes = l->n;
+    for (size_t i = 0; i < l->n; i++) {
+        int64_t v;
+        if (kvg_text_i64(l->v[i], &v) || v < 1)
+            return KVG_FAIL(err, KVG_EUSAGE, "--equal-bytes: '%s' is not a number of bytes per token",
+                            l->v[i]);
+        s->equal_bytes[i] = (size_t)v;
+    }
+    return 0;
+}
+
 static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_strlist *rest,
                    struct kvg_arena *a, struct kvg_err *err)
 {
@@ -165,6 +190,8 @@ static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_s
         rc = set_flags(&o->lanes, lanes, s->lanes, "lane", err);
     if (!rc)
         rc = take_workloads(s, &o->workloads, a, err);
+    if (!rc)
+        rc = take_equal_bytes(s, &o->equal_bytes, a, err);
     if (rc)
         return rc;
     if (o->strategies.n) {
