@@ -162,7 +162,8 @@ static void test_matvec(void **state)
 /* --- attention --- */
 
 enum { MAX_SLOTS = 70, MAX_Q = 9, LDS = 75, MAX_D = 160 };
-static const enum kvg_type store_types[] = {KVG_F32, KVG_F16, KVG_Q8_0, KVG_Q4_0};
+static const enum kvg_type store_types[] = {KVG_F32,  KVG_F16,  KVG_BF16, KVG_Q8_0,  KVG_Q5_0,
+                                            KVG_Q5_1, KVG_Q4_0, KVG_Q4_1, KVG_IQ4_NL};
 
 struct tile {
     enum kvg_type type;
@@ -275,7 +276,7 @@ static void test_attn(void **state)
 {
     (void)state;
     for (const char *const *l = kvg_kernels_levels(); *l; l++)
-        for (size_t t = 0; t < 4; t++)
+        for (size_t t = 0; t < sizeof store_types / sizeof *store_types; t++)
             for (size_t d = 32; d <= MAX_D; d += 32)
                 check_attn(kvg_kernels_get(*l), store_types[t], d);
 }
@@ -442,7 +443,9 @@ static void test_levels(void **state)
         assert_string_equal(k->name, *l);
         for (uint32_t t = 0; t < KVG_TYPE_N; t++) {
             int known = kvg_type_info(t) != NULL;
-            int stored = t == KVG_F32 || t == KVG_F16 || t == KVG_Q8_0 || t == KVG_Q4_0;
+            int stored = 0;
+            for (size_t i = 0; i < sizeof store_types / sizeof *store_types; i++)
+                stored |= t == store_types[i];
             assert_int_equal(k->decode[t] != NULL, known);
             assert_int_equal(k->matvec[t] != NULL, known);
             assert_int_equal(k->encode[t] != NULL, stored);

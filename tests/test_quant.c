@@ -14,9 +14,13 @@
 
 static const enum kvg_type all_types[] = {KVG_F32,  KVG_F16,  KVG_BF16, KVG_Q8_0,
                                           KVG_Q4_0, KVG_Q4_1, KVG_Q5_0, KVG_Q5_1,
-                                          KVG_Q4_K, KVG_Q5_K, KVG_Q6_K};
-static const enum kvg_type store_types[] = {KVG_F32, KVG_F16, KVG_Q8_0, KVG_Q4_0};
-enum { N_ALL = sizeof all_types / sizeof *all_types, N_STORE = 4 };
+                                          KVG_Q4_K, KVG_Q5_K, KVG_Q6_K, KVG_IQ4_NL};
+static const enum kvg_type store_types[] = {KVG_F32,  KVG_F16,  KVG_BF16, KVG_Q8_0,  KVG_Q5_0,
+                                            KVG_Q5_1, KVG_Q4_0, KVG_Q4_1, KVG_IQ4_NL};
+enum {
+    N_ALL = sizeof all_types / sizeof *all_types,
+    N_STORE = sizeof store_types / sizeof *store_types
+};
 
 static enum kvg_type type_by_name(const char *name)
 {
@@ -91,7 +95,7 @@ static void test_goldens(void **state)
 {
     (void)state;
     assert_int_equal(golden_each("tests/golden/quant/decode.tsv", check_decode), N_ALL);
-    assert_true(golden_each("tests/golden/quant/encode.tsv", check_encode) >= 24);
+    assert_true(golden_each("tests/golden/quant/encode.tsv", check_encode) >= 64);
 }
 
 static void test_type_info(void **state)
@@ -107,6 +111,7 @@ static void test_type_info(void **state)
     assert_int_equal(sizeof(struct kvg_block_q4_1), kvg_type_info(KVG_Q4_1)->block_bytes);
     assert_int_equal(sizeof(struct kvg_block_q5_0), kvg_type_info(KVG_Q5_0)->block_bytes);
     assert_int_equal(sizeof(struct kvg_block_q5_1), kvg_type_info(KVG_Q5_1)->block_bytes);
+    assert_int_equal(sizeof(struct kvg_block_iq4_nl), kvg_type_info(KVG_IQ4_NL)->block_bytes);
     assert_int_equal(sizeof(struct kvg_block_q8_0), kvg_type_info(KVG_Q8_0)->block_bytes);
     assert_int_equal(sizeof(struct kvg_block_q4_k), kvg_type_info(KVG_Q4_K)->block_bytes);
     assert_int_equal(sizeof(struct kvg_block_q5_k), kvg_type_info(KVG_Q5_K)->block_bytes);
@@ -243,12 +248,122 @@ static void test_decode_levels(void **state)
         }
 }
 
+/* Packed codes of every width: each code in its place, and the levels alike. */
+static void test_codes_levels(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, D = 96 };
+    struct kvg_rng r = {13};
+    uint8_t raw[ROWS * 512 + 1], *b = raw + 1;
+    float want[ROWS * D], got[ROWS * D + 1];
+    for (int round = 0; round < 200; round++) {
+        unsigned bits = 2u << round % 3;
+        size_t d = 32 * (1 + (size_t)kvg_rng_below(&r, 3)), row_bytes = d * bits / 8 + 12;
+        int shared = round / 3 % 2;
+        for (size_t i = 0; i < sizeof raw; i++)
+            raw[i] = (uint8_t)(kvg_rng_next(&r) & 0xbb); /* no f16 of the largest exponent */
+        struct kvg_affine a = {.bits = bits,
+                               .codes = b + (shared ? 0 : 12),
+                               .scale = b + (shared ? ROWS * row_bytes : 0),
+                               .zero = b + (shared ? ROWS * row_bytes + 2 * D : 6),
+                               .row_bytes = row_bytes,
+                               .scale_step = shared ? 0 : row_bytes,
+                               .share = shared ? 1 : 32};
+        assert_true(ROWS * row_bytes + 4 * D < sizeof raw);
+        for (size_t i = 0; i < ROWS * d; i++) {
+            size_t j = i / d, c = i % d, at = (shared ? c : c / 32) * 2;
+            const uint8_t *row = b + j * row_bytes;
+            unsigned byte = row[(shared ? 0 : 12) + c * bits / 8];
+            float code = (float)(byte >> c * bits % 8 & ((1u << bits) - 1));
+            const uint8_t *s = shared ? b + ROWS * row_bytes : row;
+            float scale = kvg_quant_f16(s + at),
+                  zero = kvg_quant_f16(s + (shared ? 2 * D : 6) + at);
+            want[i] = zero + code * scale;
+        }
+        for (const char *const *l = kvg_kernels_levels(); *l; l++) {
+            memset(got, 0xff, sizeof got);
+            kvg_kernels_get(*l)->affine(&a, ROWS, d, got + 1);
+            if (memcmp(got + 1, want, ROWS * d * sizeof *want))
+                fail_msg("%s affine of %u bits, %zu channels", *l, bits, d);
+        }
+    }
+}
+
+static void test_lookup(void **state)
+{
+    (void)state;
+    enum { N = 128 };
+    struct kvg_rng r = {17};
+    float book[16], got[N + 2];
+    uint8_t codes[N / 2 + 1];
+    for (int round = 0; round < 200; round++) {
+        unsigned bits = 1 + (unsigned)round % 4, q[N];
+        size_t n = 32 * (size_t)kvg_rng_below(&r, 5);
+        float scale = (float)kvg_rng_unit(&r);
+        for (size_t i = 0; i < 16; i++)
+            book[i] = (float)kvg_rng_unit(&r) - 0.5f;
+        memset(codes, 0, sizeof codes);
+        for (size_t i = 0; i < n; i++) { /* bit by bit */
+            q[i] = (unsigned)kvg_rng_below(&r, 1u << bits);
+            for (size_t k = 0; k < bits; k++) {
+                size_t bit = i * bits + k;
+                codes[1 + bit / 8] |= (uint8_t)((q[i] >> k & 1) << bit % 8);
+            }
+        }
+        for (const char *const *l = kvg_kernels_levels(); *l; l++) {
+            memset(got, 0xff, sizeof got);
+            kvg_kernels_get(*l)->lookup(bits, codes + 1, book, scale, got + 1, n);
+            assert_true(isnan(got[0]) && isnan(got[n + 1]));
+            for (size_t i = 0; i < n; i++)
+                if (!(got[i + 1] == book[q[i]] * scale))
+                    fail_msg("%s lookup of %u bits at %zu", *l, bits, i);
+        }
+    }
+}
+
+/* Against the matrix (-1)^popcount(i & j) / sqrt(block): every output is a sum of `block` terms in
+ * log2(block) additions and one multiplication. */
+static void test_hadamard(void **state)
+{
+    (void)state;
+    enum { N = 512 };
+    struct kvg_rng r = {19};
+    static float x[N], want[N], got[N + 2];
+    for (size_t block = 32; block <= N; block *= 2)
+        for (size_t n = block; n <= N; n += block) {
+            double mass = 0;
+            for (size_t i = 0; i < n; i++)
+                x[i] = (float)(kvg_rng_unit(&r) - 0.5);
+            memcpy(want, x, n * sizeof *x);
+            kvg_kernels_ref()->hadamard(want, n, block);
+            for (size_t i = 0; i < n; i++) {
+                double sum = 0;
+                mass = 0;
+                for (size_t j = 0; j < block; j++) {
+                    double t = (double)x[i / block * block + j] / sqrt((double)block);
+                    sum += __builtin_popcountll(i % block & j) & 1 ? -t : t;
+                    mass += fabs(t);
+                }
+                assert_true(fabs((double)want[i] - sum) <= 11 * 0x1p-24 * mass);
+            }
+            for (const char *const *l = kvg_kernels_levels(); *l; l++) {
+                memset(got, 0xff, sizeof got);
+                memcpy(got + 1, x, n * sizeof *x);
+                kvg_kernels_get(*l)->hadamard(got + 1, n, block);
+                assert_true(isnan(got[0]) && isnan(got[n + 1]));
+                if (memcmp(got + 1, want, n * sizeof *want))
+                    fail_msg("%s hadamard %zu, block %zu", *l, n, block);
+            }
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_type_info),     cmocka_unit_test(test_f16),
         cmocka_unit_test(test_goldens),       cmocka_unit_test(test_encode_levels),
-        cmocka_unit_test(test_decode_levels),
+        cmocka_unit_test(test_decode_levels), cmocka_unit_test(test_codes_levels),
+        cmocka_unit_test(test_lookup),        cmocka_unit_test(test_hadamard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

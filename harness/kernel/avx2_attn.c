@@ -22,6 +22,12 @@ KVG_INLINE struct block32 block_f16(const uint8_t *b)
     return w;
 }
 
+KVG_INLINE struct block32 block_bf16(const uint8_t *b)
+{
+    struct block32 w = {{load_bf16(b), load_bf16(b + 16), load_bf16(b + 32), load_bf16(b + 48)}};
+    return w;
+}
+
 KVG_INLINE void dot_tile(const uint8_t *k, size_t row_bytes, size_t n_slots, size_t d,
                          const float *q, int nq, float *s, size_t lds, size_t block_bytes,
                          block_fn block)
@@ -101,6 +107,11 @@ KVG_INLINE void acc_tile(const uint8_t *v, size_t row_bytes, size_t n_slots, siz
 #define DOT_f16(n) DOT(n, 64, block_f16)
 #define DOT_q8_0(n) DOT(n, 34, block_q8_0)
 #define DOT_q4_0(n) DOT(n, 18, block_q4_0)
+#define DOT_bf16(n) DOT(n, 64, block_bf16)
+#define DOT_q4_1(n) DOT(n, 20, block_q4_1)
+#define DOT_q5_0(n) DOT(n, 22, block_q5_0)
+#define DOT_q5_1(n) DOT(n, 24, block_q5_1)
+#define DOT_iq4_nl(n) DOT(n, 18, block_iq4_nl)
 ATTN_DOT(f32)
 ATTN_ACC(f32, 128)
 ATTN_DOT(f16)
@@ -109,3 +120,13 @@ ATTN_DOT(q8_0)
 ATTN_ACC(q8_0, 34)
 ATTN_DOT(q4_0)
 ATTN_ACC(q4_0, 18)
+ATTN_DOT(bf16)
+ATTN_ACC(bf16, 64)
+ATTN_DOT(q4_1)
+ATTN_ACC(q4_1, 20)
+ATTN_DOT(q5_0)
+ATTN_ACC(q5_0, 22)
+ATTN_DOT(q5_1)
+ATTN_ACC(q5_1, 24)
+ATTN_DOT(iq4_nl)
+ATTN_ACC(iq4_nl, 18)

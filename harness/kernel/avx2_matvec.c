@@ -100,10 +100,13 @@ KVG_INLINE void decoded_tile(const struct span *a, int nx, const struct kvg_type
 #define BLOCK_TILE_q4_0(nr, nx) block_tile(&a, nr, nx, sizeof(struct kvg_block_q4_0), block_q4_0)
 #define BLOCK_TILE_q4_1(nr, nx) block_tile(&a, nr, nx, sizeof(struct kvg_block_q4_1), block_q4_1)
 #define BLOCK_TILE_q8_0(nr, nx) block_tile(&a, nr, nx, sizeof(struct kvg_block_q8_0), block_q8_0)
+#define BLOCK_TILE_iq4_nl(nr, nx)                                                                  \
+    block_tile(&a, nr, nx, sizeof(struct kvg_block_iq4_nl), block_iq4_nl)
 
 BLOCK_MATVEC(q4_0)
 BLOCK_MATVEC(q4_1)
 BLOCK_MATVEC(q8_0)
+BLOCK_MATVEC(iq4_nl)
 
 #define FLOAT_MATVEC(t)                                                                            \
     KVG_MATVEC(avx2, t)                                                                            \

@@ -30,6 +30,21 @@ static void decode_q4_1(const void *src, float *dst, size_t n)
     decode_blocks(src, dst, n, sizeof(struct kvg_block_q4_1), quad_scales_q4_1, block_q4_1);
 }
 
+static void decode_q5_0(const void *src, float *dst, size_t n)
+{
+    decode_blocks(src, dst, n, sizeof(struct kvg_block_q5_0), quad_scales_q5_0, block_q5_0);
+}
+
+static void decode_q5_1(const void *src, float *dst, size_t n)
+{
+    decode_blocks(src, dst, n, sizeof(struct kvg_block_q5_1), quad_scales_q5_1, block_q5_1);
+}
+
+static void decode_iq4_nl(const void *src, float *dst, size_t n)
+{
+    decode_blocks(src, dst, n, sizeof(struct kvg_block_iq4_nl), quad_scales_iq4_nl, block_iq4_nl);
+}
+
 static void decode_q8_0(const void *src, float *dst, size_t n)
 {
     decode_blocks(src, dst, n, sizeof(struct kvg_block_q8_0), quad_scales_q8_0, block_q8_0);
@@ -238,18 +253,27 @@ static const struct kvg_kernels table = {
                [KVG_Q8_0] = decode_q8_0,
                [KVG_Q4_0] = decode_q4_0,
                [KVG_Q4_1] = decode_q4_1,
-               [KVG_Q5_0] = kvg_quant_decode_q5_0,
-               [KVG_Q5_1] = kvg_quant_decode_q5_1,
+               [KVG_Q5_0] = decode_q5_0,
+               [KVG_Q5_1] = decode_q5_1,
                [KVG_Q4_K] = kvg_quant_decode_q4_k,
                [KVG_Q5_K] = kvg_quant_decode_q5_k,
-               [KVG_Q6_K] = kvg_quant_decode_q6_k},
+               [KVG_Q6_K] = kvg_quant_decode_q6_k,
+               [KVG_IQ4_NL] = decode_iq4_nl},
     .encode = {[KVG_F32] = kvg_quant_encode_f32,
                [KVG_F16] = encode_f16,
                [KVG_Q8_0] = encode_q8_0,
-               [KVG_Q4_0] = encode_q4_0},
+               [KVG_Q4_0] = encode_q4_0,
+               [KVG_BF16] = kvg_quant_encode_bf16,
+               [KVG_Q4_1] = kvg_quant_encode_q4_1,
+               [KVG_Q5_0] = kvg_quant_encode_q5_0,
+               [KVG_Q5_1] = kvg_quant_encode_q5_1,
+               [KVG_IQ4_NL] = kvg_quant_encode_iq4_nl},
     .matvec = {KVG_LEVEL_MATVEC(avx512)},
     .attn_dot = {KVG_LEVEL_ATTN(avx512, dot)},
     .attn_acc = {KVG_LEVEL_ATTN(avx512, acc)},
+    .affine = kvg_avx512_affine,
+    .lookup = kvg_avx512_lookup,
+    .hadamard = kvg_avx512_hadamard,
     .rmsnorm = rmsnorm,
     .softmax = softmax,
     .swiglu = swiglu,

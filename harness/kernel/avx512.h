@@ -66,6 +66,34 @@ KVG_INLINE void quad_scales_q8_0(const uint8_t *b, size_t n, struct quad *s)
     quad_scales_at(b, sizeof(struct kvg_block_q8_0), n, s);
 }
 
+KVG_INLINE void quad_scales_q5_0(const uint8_t *b, size_t n, struct quad *s)
+{
+    quad_scales_at(b, sizeof(struct kvg_block_q5_0), n, s);
+}
+
+KVG_INLINE void quad_scales_iq4_nl(const uint8_t *b, size_t n, struct quad *s)
+{
+    quad_scales_4bit(b, n, sizeof(struct kvg_block_iq4_nl) / 2, s);
+}
+
+/* The same for blocks that begin with a scale and a minimum. */
+KVG_INLINE void quad_pairs_at(const uint8_t *b, size_t step, size_t n, struct quad *s)
+{
+    uint64_t d = 0, m = 0;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < QUAD; i++) {
+        const uint8_t *at = b + (i < n ? i : n - 1) * step;
+        d |= (uint64_t)kvg_quant_u16(at) << 16 * i;
+        m |= (uint64_t)kvg_quant_u16(at + 2) << 16 * i;
+    }
+    quad_put(s, _mm256_cvtph_ps(_mm_set_epi64x((long long)m, (long long)d)));
+}
+
+KVG_INLINE void quad_scales_q5_1(const uint8_t *b, size_t n, struct quad *s)
+{
+    quad_pairs_at(b, sizeof(struct kvg_block_q5_1), n, s);
+}
+
 /* 16 codes times a table that holds all 16 values; the permutation looks at the low nibble of each
  * index only, so the codes need no mask. */
 KVG_INLINE struct pair nibbles(const uint8_t *qs, __m512 values)
@@ -93,6 +121,43 @@ KVG_INLINE struct pair block_q4_0(const uint8_t *b, const float *d, const float 
 {
     (void)m;
     return nibbles(b + 2, _mm512_mul_ps(ramp(-8), _mm512_set1_ps(*d)));
+}
+
+KVG_INLINE struct pair block_iq4_nl(const uint8_t *b, const float *d, const float *m)
+{
+    (void)m;
+    const __m512 values =
+        _mm512_setr_ps(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+    return nibbles(b + 2, _mm512_mul_ps(values, _mm512_set1_ps(*d)));
+}
+
+/* 5-bit codes: `lower` are the values where the fifth bit is 0, `upper` those where it is 1. */
+KVG_INLINE struct pair codes5(const uint8_t *qs, const uint8_t *qh, __m512 lower, __m512 upper)
+{
+    const __m512i low = _mm512_set1_epi32(15), fifth = _mm512_set1_epi32(16);
+    uint32_t bits;
+    memcpy(&bits, qh, 4);
+    __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)qs));
+    __m512i lo = _mm512_and_si512(q, low), hi = _mm512_srli_epi32(q, 4);
+    lo = _mm512_mask_or_epi32(lo, (__mmask16)bits, lo, fifth);
+    hi = _mm512_mask_or_epi32(hi, (__mmask16)(bits >> 16), hi, fifth);
+    struct pair w = {_mm512_permutex2var_ps(lower, lo, upper),
+                     _mm512_permutex2var_ps(lower, hi, upper)};
+    return w;
+}
+
+KVG_INLINE struct pair block_q5_0(const uint8_t *b, const float *d, const float *m)
+{
+    (void)m;
+    __m512 s = _mm512_set1_ps(*d);
+    return codes5(b + 6, b + 2, _mm512_mul_ps(ramp(-16), s), _mm512_mul_ps(ramp(0), s));
+}
+
+KVG_INLINE struct pair block_q5_1(const uint8_t *b, const float *d, const float *m)
+{
+    __m512 s = _mm512_set1_ps(*d), least = _mm512_set1_ps(*m);
+    return codes5(b + 8, b + 4, _mm512_fmadd_ps(ramp(0), s, least),
+                  _mm512_fmadd_ps(ramp(16), s, least));
 }
 
 KVG_INLINE struct pair block_q8_0(const uint8_t *b, const float *d, const float *m)

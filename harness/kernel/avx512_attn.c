@@ -37,6 +37,14 @@ KVG_INLINE struct pair block_f16(const uint8_t *b, const float *d, const float *
     return w;
 }
 
+KVG_INLINE struct pair block_bf16(const uint8_t *b, const float *d, const float *m)
+{
+    (void)d;
+    (void)m;
+    struct pair w = {load_bf16(b, 0xffff), load_bf16(b + 32, 0xffff)};
+    return w;
+}
+
 /* Sums of the lanes of four vectors. The tree is the same for each of them. */
 KVG_INLINE __m128 reduce4(const __m512 v[QUAD])
 {
@@ -188,3 +196,33 @@ ATTN_ACC(q8_0, 34)
 #define ACC1_q4_0(n) ACC(n, 1, 18, quad_scales_at, block_q4_0)
 ATTN_DOT(q4_0)
 ATTN_ACC(q4_0, 18)
+
+#define DOT_bf16(n) DOT(n, 64, no_scales, block_bf16)
+#define ACC2_bf16(n) ACC(n, 2, 64, no_scales, block_bf16)
+#define ACC1_bf16(n) ACC(n, 1, 64, no_scales, block_bf16)
+ATTN_DOT(bf16)
+ATTN_ACC(bf16, 64)
+
+#define DOT_q4_1(n) DOT(n, 20, quad_pairs_at, block_q4_1)
+#define ACC2_q4_1(n) ACC(n, 2, 20, quad_pairs_at, block_q4_1)
+#define ACC1_q4_1(n) ACC(n, 1, 20, quad_pairs_at, block_q4_1)
+ATTN_DOT(q4_1)
+ATTN_ACC(q4_1, 20)
+
+#define DOT_q5_0(n) DOT(n, 22, quad_scales_at, block_q5_0)
+#define ACC2_q5_0(n) ACC(n, 2, 22, quad_scales_at, block_q5_0)
+#define ACC1_q5_0(n) ACC(n, 1, 22, quad_scales_at, block_q5_0)
+ATTN_DOT(q5_0)
+ATTN_ACC(q5_0, 22)
+
+#define DOT_q5_1(n) DOT(n, 24, quad_pairs_at, block_q5_1)
+#define ACC2_q5_1(n) ACC(n, 2, 24, quad_pairs_at, block_q5_1)
+#define ACC1_q5_1(n) ACC(n, 1, 24, quad_pairs_at, block_q5_1)
+ATTN_DOT(q5_1)
+ATTN_ACC(q5_1, 24)
+
+#define DOT_iq4_nl(n) DOT(n, 18, quad_scales_at, block_iq4_nl)
+#define ACC2_iq4_nl(n) ACC(n, 2, 18, quad_scales_at, block_iq4_nl)
+#define ACC1_iq4_nl(n) ACC(n, 1, 18, quad_scales_at, block_iq4_nl)
+ATTN_DOT(iq4_nl)
+ATTN_ACC(iq4_nl, 18)

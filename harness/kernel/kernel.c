@@ -17,7 +17,7 @@ const struct kvg_type_info *kvg_type_info(uint32_t type)
         [KVG_Q4_1] = {"q4_1", 32, 20},   [KVG_Q5_0] = {"q5_0", 32, 22},
         [KVG_Q5_1] = {"q5_1", 32, 24},   [KVG_Q8_0] = {"q8_0", 32, 34},
         [KVG_Q4_K] = {"q4_k", 256, 144}, [KVG_Q5_K] = {"q5_k", 256, 176},
-        [KVG_Q6_K] = {"q6_k", 256, 210},
+        [KVG_Q6_K] = {"q6_k", 256, 210}, [KVG_IQ4_NL] = {"iq4_nl", 32, 18},
     };
     return type < KVG_TYPE_N && info[type].name ? &info[type] : NULL;
 }

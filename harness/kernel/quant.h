@@ -10,8 +10,16 @@
  *   q8_0: d = max|x| / 127, id = 1/d, q = x*id rounded half away from zero, d stored as f16.
  *   q4_0: m = element of the largest magnitude (the first), d = m / -8, id = 1/d,
  *         q = trunc((double)x * id + 8.5) clipped to 0..15, d stored as f16.
+ *   q5_0: the same with d = m / -16, q = trunc(x*id + 16.5) clipped to 0..31, in float32.
+ *   q4_1, q5_1: d = (max - min) / 15 or 31, q = trunc((x - min)*id + 0.5) clipped to it, d and min
+ *         stored as f16.
+ *   iq4_nl: m as in q4_0, q = the table's value nearest to x / (m / -127) (ties: the upper one),
+ *         d = sum(x^2 * value * x) / sum(x^2 * value^2) over the block, stored as f16; all 0 where
+ *         |m| < 1e-15.
+ *   bf16: to nearest even.
  * id = 0 when d = 0 or when 1/d is not finite (d subnormal; its f16 is 0 then anyway). An input
- * beyond the range of f16 scales stores an infinite d, as ggml does. Inputs must not be NaN. */
+ * beyond the range of f16 scales stores an infinite d, as ggml does. Of inputs that are not finite
+ * only this holds: codes stay in range, and what is decoded need not be finite either. */
 #ifndef KVG_KERNEL_QUANT_H
 #define KVG_KERNEL_QUANT_H
 
@@ -55,6 +63,12 @@ struct kvg_block_q4_k {
     uint8_t qs[128];    /* value (d * scale) * q - dmin * minimum */
 };
 
+struct kvg_block_iq4_nl {
+    uint8_t d[2];
+    uint8_t qs[16]; /* as in q4_0; value d * kvg_quant_iq4_nl[q] */
+};
+extern const int8_t kvg_quant_iq4_nl[16];
+
 struct kvg_block_q5_k {
     uint8_t d[2], dmin[2];
     uint8_t scales[12];
@@ -82,10 +96,16 @@ void kvg_quant_decode_q5_1(const void *src, float *dst, size_t n);
 void kvg_quant_decode_q4_k(const void *src, float *dst, size_t n);
 void kvg_quant_decode_q5_k(const void *src, float *dst, size_t n);
 void kvg_quant_decode_q6_k(const void *src, float *dst, size_t n);
+void kvg_quant_decode_iq4_nl(const void *src, float *dst, size_t n);
 void kvg_quant_encode_f32(const float *src, void *dst, size_t n);
 void kvg_quant_encode_f16(const float *src, void *dst, size_t n);
 void kvg_quant_encode_q8_0(const float *src, void *dst, size_t n);
 void kvg_quant_encode_q4_0(const float *src, void *dst, size_t n);
+void kvg_quant_encode_bf16(const float *src, void *dst, size_t n);
+void kvg_quant_encode_q4_1(const float *src, void *dst, size_t n);
+void kvg_quant_encode_q5_0(const float *src, void *dst, size_t n);
+void kvg_quant_encode_q5_1(const float *src, void *dst, size_t n);
+void kvg_quant_encode_iq4_nl(const float *src, void *dst, size_t n);
 
 static inline uint16_t kvg_quant_u16(const uint8_t b[2])
 {

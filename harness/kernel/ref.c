@@ -1,5 +1,6 @@
 /* Owns the reference level: plain C that accumulates in double, in ascending order. It is what the
  * other levels are checked against and what the scalar build runs with. Must not know SIMD. */
+#include "kernel/codes.h"
 #include "kernel/kernel.h"
 #include "kernel/quant.h"
 
@@ -180,10 +181,16 @@ TYPE_MATVEC(Q5_1, q5_1)
 TYPE_MATVEC(Q4_K, q4_k)
 TYPE_MATVEC(Q5_K, q5_k)
 TYPE_MATVEC(Q6_K, q6_k)
+TYPE_MATVEC(IQ4_NL, iq4_nl)
 TYPE_ATTN(F32, f32)
 TYPE_ATTN(F16, f16)
 TYPE_ATTN(Q8_0, q8_0)
 TYPE_ATTN(Q4_0, q4_0)
+TYPE_ATTN(BF16, bf16)
+TYPE_ATTN(Q4_1, q4_1)
+TYPE_ATTN(Q5_0, q5_0)
+TYPE_ATTN(Q5_1, q5_1)
+TYPE_ATTN(IQ4_NL, iq4_nl)
 
 static const struct kvg_kernels table = {
     .name = "ref",
@@ -197,11 +204,17 @@ static const struct kvg_kernels table = {
                [KVG_Q5_1] = kvg_quant_decode_q5_1,
                [KVG_Q4_K] = kvg_quant_decode_q4_k,
                [KVG_Q5_K] = kvg_quant_decode_q5_k,
-               [KVG_Q6_K] = kvg_quant_decode_q6_k},
+               [KVG_Q6_K] = kvg_quant_decode_q6_k,
+               [KVG_IQ4_NL] = kvg_quant_decode_iq4_nl},
     .encode = {[KVG_F32] = kvg_quant_encode_f32,
                [KVG_F16] = kvg_quant_encode_f16,
                [KVG_Q8_0] = kvg_quant_encode_q8_0,
-               [KVG_Q4_0] = kvg_quant_encode_q4_0},
+               [KVG_Q4_0] = kvg_quant_encode_q4_0,
+               [KVG_BF16] = kvg_quant_encode_bf16,
+               [KVG_Q4_1] = kvg_quant_encode_q4_1,
+               [KVG_Q5_0] = kvg_quant_encode_q5_0,
+               [KVG_Q5_1] = kvg_quant_encode_q5_1,
+               [KVG_IQ4_NL] = kvg_quant_encode_iq4_nl},
     .matvec = {[KVG_F32] = matvec_f32,
                [KVG_F16] = matvec_f16,
                [KVG_BF16] = matvec_bf16,
@@ -212,15 +225,29 @@ static const struct kvg_kernels table = {
                [KVG_Q5_1] = matvec_q5_1,
                [KVG_Q4_K] = matvec_q4_k,
                [KVG_Q5_K] = matvec_q5_k,
-               [KVG_Q6_K] = matvec_q6_k},
+               [KVG_Q6_K] = matvec_q6_k,
+               [KVG_IQ4_NL] = matvec_iq4_nl},
     .attn_dot = {[KVG_F32] = attn_dot_f32,
                  [KVG_F16] = attn_dot_f16,
                  [KVG_Q8_0] = attn_dot_q8_0,
-                 [KVG_Q4_0] = attn_dot_q4_0},
+                 [KVG_Q4_0] = attn_dot_q4_0,
+                 [KVG_BF16] = attn_dot_bf16,
+                 [KVG_Q4_1] = attn_dot_q4_1,
+                 [KVG_Q5_0] = attn_dot_q5_0,
+                 [KVG_Q5_1] = attn_dot_q5_1,
+                 [KVG_IQ4_NL] = attn_dot_iq4_nl},
     .attn_acc = {[KVG_F32] = attn_acc_f32,
                  [KVG_F16] = attn_acc_f16,
                  [KVG_Q8_0] = attn_acc_q8_0,
-                 [KVG_Q4_0] = attn_acc_q4_0},
+                 [KVG_Q4_0] = attn_acc_q4_0,
+                 [KVG_BF16] = attn_acc_bf16,
+                 [KVG_Q4_1] = attn_acc_q4_1,
+                 [KVG_Q5_0] = attn_acc_q5_0,
+                 [KVG_Q5_1] = attn_acc_q5_1,
+                 [KVG_IQ4_NL] = attn_acc_iq4_nl},
+    .affine = kvg_codes_affine,
+    .lookup = kvg_codes_lookup,
+    .hadamard = kvg_codes_hadamard,
     .rmsnorm = rmsnorm,
     .softmax = softmax,
     .swiglu = swiglu,

@@ -4,6 +4,7 @@
 #ifndef KVG_KERNEL_TILES_H
 #define KVG_KERNEL_TILES_H
 
+#include "kernel/codes.h"
 #include "kernel/quant.h"
 
 #define KVG_INLINE static inline __attribute__((always_inline))
@@ -72,6 +73,7 @@ struct span {
                                     const float *p, size_t ldp, size_t n_q, float *o)
 
 #define KVG_LEVEL_ENTRIES(level)                                                                   \
+    KVG_CODES_ENTRIES(level)                                                                       \
     KVG_MATVEC(level, f32);                                                                        \
     KVG_MATVEC(level, f16);                                                                        \
     KVG_MATVEC(level, bf16);                                                                       \
@@ -83,14 +85,25 @@ struct span {
     KVG_MATVEC(level, q4_k);                                                                       \
     KVG_MATVEC(level, q5_k);                                                                       \
     KVG_MATVEC(level, q6_k);                                                                       \
+    KVG_MATVEC(level, iq4_nl);                                                                     \
     KVG_ATTN_DOT(level, f32);                                                                      \
     KVG_ATTN_DOT(level, f16);                                                                      \
     KVG_ATTN_DOT(level, q8_0);                                                                     \
     KVG_ATTN_DOT(level, q4_0);                                                                     \
+    KVG_ATTN_DOT(level, bf16);                                                                     \
+    KVG_ATTN_DOT(level, q4_1);                                                                     \
+    KVG_ATTN_DOT(level, q5_0);                                                                     \
+    KVG_ATTN_DOT(level, q5_1);                                                                     \
+    KVG_ATTN_DOT(level, iq4_nl);                                                                   \
     KVG_ATTN_ACC(level, f32);                                                                      \
     KVG_ATTN_ACC(level, f16);                                                                      \
     KVG_ATTN_ACC(level, q8_0);                                                                     \
-    KVG_ATTN_ACC(level, q4_0);
+    KVG_ATTN_ACC(level, q4_0);                                                                     \
+    KVG_ATTN_ACC(level, bf16);                                                                     \
+    KVG_ATTN_ACC(level, q4_1);                                                                     \
+    KVG_ATTN_ACC(level, q5_0);                                                                     \
+    KVG_ATTN_ACC(level, q5_1);                                                                     \
+    KVG_ATTN_ACC(level, iq4_nl);
 
 /* Initialisers of a level's table for the entries above. */
 #define KVG_LEVEL_MATVEC(level)                                                                    \
@@ -99,9 +112,12 @@ struct span {
     [KVG_Q4_0] = kvg_##level##_matvec_q4_0, [KVG_Q4_1] = kvg_##level##_matvec_q4_1,                \
     [KVG_Q5_0] = kvg_##level##_matvec_q5_0, [KVG_Q5_1] = kvg_##level##_matvec_q5_1,                \
     [KVG_Q4_K] = kvg_##level##_matvec_q4_k, [KVG_Q5_K] = kvg_##level##_matvec_q5_k,                \
-    [KVG_Q6_K] = kvg_##level##_matvec_q6_k
+    [KVG_Q6_K] = kvg_##level##_matvec_q6_k, [KVG_IQ4_NL] = kvg_##level##_matvec_iq4_nl
 #define KVG_LEVEL_ATTN(level, what)                                                                \
     [KVG_F32] = kvg_##level##_attn_##what##_f32, [KVG_F16] = kvg_##level##_attn_##what##_f16,      \
-    [KVG_Q8_0] = kvg_##level##_attn_##what##_q8_0, [KVG_Q4_0] = kvg_##level##_attn_##what##_q4_0
+    [KVG_Q8_0] = kvg_##level##_attn_##what##_q8_0, [KVG_Q4_0] = kvg_##level##_attn_##what##_q4_0,  \
+    [KVG_BF16] = kvg_##level##_attn_##what##_bf16, [KVG_Q4_1] = kvg_##level##_attn_##what##_q4_1,  \
+    [KVG_Q5_0] = kvg_##level##_attn_##what##_q5_0, [KVG_Q5_1] = kvg_##level##_attn_##what##_q5_1,  \
+    [KVG_IQ4_NL] = kvg_##level##_attn_##what##_iq4_nl
 
 #endif

@@ -4,8 +4,8 @@
 Needs numpy and gguf (the Python package of llama.cpp). Run from any folder:
     python3 tests/golden/make_quant_goldens.py
 decode.tsv: type, packed bytes (hex), little-endian float32 values of gguf.dequantize (hex).
-encode.tsv: type, float32 input (hex), packed bytes (hex): gguf.quantize for q8_0; q4_0 as in
-harness/kernel/quant.h, whose rounding step is evaluated in float64.
+encode.tsv: type, float32 input (hex), packed bytes (hex): gguf.quantize where it has the type; q4_0,
+whose rounding step is evaluated in float64, and iq4_nl as in harness/kernel/quant.h.
 """
 import pathlib
 
@@ -18,6 +18,7 @@ BLOCKS = {
     "F32": (16, ()), "F16": (48, ()), "BF16": (48, ()),
     "Q4_0": (4, (0,)), "Q4_1": (4, (0, 2)), "Q5_0": (4, (0,)), "Q5_1": (4, (0, 2)),
     "Q8_0": (4, (0,)), "Q4_K": (2, (0, 2)), "Q5_K": (2, (0, 2)), "Q6_K": (2, (208,)),
+    "IQ4_NL": (4, (0,)),
 }
 
 
@@ -48,6 +49,27 @@ def q4_0_bytes(x):
     return np.concatenate([np.array([d], "<f2").view(np.uint8), q[:16] | q[16:] << 4])
 
 
+IQ4_NL = np.array(gguf.quants.IQ4_NL.kvalues, "<f4")
+
+
+def iq4_nl_bytes(x):
+    """One block of 32 values, in float32 throughout."""
+    m = x[np.abs(x).argmax()]
+    if np.abs(m) < 1e-15:
+        return np.array([0, 0] + [0x88] * 16, np.uint8)
+    inv = np.float32(1) / np.float32(m / IQ4_NL[0])
+    below = np.float32(x * inv)[:, None] - IQ4_NL[None]
+    q = 15 - np.abs(below)[:, ::-1].argmin(axis=1)  # of two equally near ones the upper
+    along = square = np.float32(0)
+    for v, k in zip(x, IQ4_NL[q]):
+        w = np.float32(v * v)
+        along = np.float32(along + np.float32(np.float32(w * k) * v))
+        square = np.float32(square + np.float32(np.float32(w * k) * k))
+    d = np.array([along / square], "<f2").view(np.uint8)
+    q = q.astype(np.uint8)
+    return np.concatenate([d, q[:16] | q[16:] << 4])
+
+
 def encode_inputs(rng):
     yield np.zeros(32, "<f4")
     yield np.where(np.arange(32) == 5, -1, 0).astype("<f4")
@@ -73,6 +95,10 @@ def main():
             q8 = gguf.quantize(x, gguf.GGMLQuantizationType.Q8_0)
             print("q8_0", x.tobytes().hex(), q8.tobytes().hex(), sep="\t", file=f)
             print("q4_0", x.tobytes().hex(), q4_0_bytes(x).tobytes().hex(), sep="\t", file=f)
+            print("iq4_nl", x.tobytes().hex(), iq4_nl_bytes(x).tobytes().hex(), sep="\t", file=f)
+            for name in ("BF16", "Q4_1", "Q5_0", "Q5_1"):
+                q = gguf.quantize(x, gguf.GGMLQuantizationType[name])
+                print(name.lower(), x.tobytes().hex(), q.tobytes().hex(), sep="\t", file=f)
             print("f16", x.tobytes().hex(), x.astype("<f2").tobytes().hex(), sep="\t", file=f)
 
 
