@@ -301,7 +301,8 @@ static int init_all(struct kvg_pipeline *p, struct kvg_err *err)
                 k_bytes =
                     kvg_codec_total_bytes(&in->k_codec, in->k_codec.group, d) / in->k_codec.group;
             if (in->v_codec.name[0])
-                v_bytes = kvg_codec_total_bytes(&in->v_codec, 1, d);
+                v_bytes =
+                    kvg_codec_total_bytes(&in->v_codec, in->v_codec.group, d) / in->v_codec.group;
         }
     }
     p->dims.slot_bytes = rows * (k_bytes + v_bytes);

@@ -2,6 +2,7 @@
  * encoded bytes are what is read back. */
 #include "gen_store.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -52,7 +53,7 @@ static void seal(struct rig *r, int col, size_t upto, int codec)
 {
     for (size_t h = 0; h < 2; h++) {
         kvg_plan_seal(&r->plan, 0, h, col, upto, codec);
-        gen_seal(r->g, h, col, upto, codec);
+        gen_seal_plain(r->g, h, col, upto, codec);
     }
     assert_int_equal(kvg_store_apply(r->s, &r->plan, NULL), 0);
 }
@@ -72,8 +73,9 @@ static void test_refused(void **state)
                {"no such head", KVG_PLAN_DROP, 0, 2, {1, 2, 3}, 3, KVG_ECHECK},
                {"no such layer", KVG_PLAN_DROP, 1, 0, {1, 2, 3}, 3, KVG_ECHECK},
                {"behind an earlier list", KVG_PLAN_KEEP, 0, 0, {1, 2, N - 1}, 3, KVG_ECHECK},
-               {"read", KVG_PLAN_READ, 0, 0, {1, 2, 3}, 3, KVG_EUNSUP},
-               {"merge", KVG_PLAN_MERGE, 0, 0, {1, 2, 3}, 3, KVG_EUNSUP}};
+               {"read", KVG_PLAN_READ, 0, 0, {1, 2, 3}, 3, KVG_ECHECK},
+               {"merge into itself", KVG_PLAN_MERGE, 0, 0, {0, 2, 3}, 3, KVG_ECHECK},
+               {"merge out of range", KVG_PLAN_MERGE, 0, 0, {1, 2, N - 10}, 3, KVG_ECHECK}};
     struct rig r;
     rig_open(&r);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -94,8 +96,8 @@ static void test_refused_seals(void **state)
     static const struct {
         int col, codec;
         size_t upto;
-    } bad[] = {{KVG_COL_POS, F16, N}, {KVG_COL_SIDE, F16, N}, {KVG_COL_K, 0, N},
-               {KVG_COL_K, 8, N},     {KVG_COL_V, -1, N},     {KVG_COL_V, F16, N + 1}};
+    } bad[] = {{KVG_COL_POS, F16, N},          {KVG_COL_SIDE, F16, N}, {KVG_COL_K, 0, N},
+               {KVG_COL_K, GEN_CODECS + 1, N}, {KVG_COL_V, -1, N},     {KVG_COL_V, F16, N + 1}};
     struct rig r;
     rig_open(&r);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -104,6 +106,139 @@ static void test_refused_seals(void **state)
         assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), KVG_ECHECK);
         assert_int_equal(gen_store_compare(r.g, r.s), 0);
     }
+    rig_close(&r);
+}
+
+/* Groups and channels that a form cannot have, slots that are not there, weights that are none. */
+static void test_refused_operations(void **state)
+{
+    (void)state;
+    enum { PARTIAL = 8, MASKED = 9 };
+    const uint32_t few = 7, right = (1u << GEN_CHANNELS) - 1;
+    const struct kvg_plan_op bad[] = {
+        {.kind = KVG_PLAN_SEAL, .codec = KIVI_K, .upto = 64, .again = 1, .first_group = 5},
+        {.kind = KVG_PLAN_SEAL, .codec = PARTIAL, .upto = 64, .again = 1, .first_group = 33},
+        {.kind = KVG_PLAN_SEAL, .codec = PARTIAL, .upto = 64, .first_group = 5},
+        {.kind = KVG_PLAN_SEAL, .codec = F16, .upto = 64, .again = 1, .first_group = 2},
+        {.kind = KVG_PLAN_SEAL, .codec = MASKED, .upto = 64},
+        {.kind = KVG_PLAN_SEAL, .codec = MASKED, .upto = 64, .channels = &few},
+        {.kind = KVG_PLAN_SEAL, .codec = F16, .upto = 64, .channels = &right},
+        {.kind = KVG_PLAN_MERGE, .from = N - 10, .weight = 1},
+        {.kind = KVG_PLAN_MERGE, .from = 0, .weight = NAN},
+        {.kind = KVG_PLAN_MERGE, .from = 0, .weight = INFINITY},
+        {.kind = KVG_PLAN_MERGE, .layer = 1, .weight = 1},
+    };
+    struct rig r;
+    rig_open(&r);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        kvg_plan_drop_range(&r.plan, 0, 0, 10, 20);
+        r.plan.ops[r.plan.n_ops++] = bad[i];
+        if (kvg_store_apply(r.s, &r.plan, NULL) != KVG_ECHECK)
+            fail_msg("operation %zu is not refused", i);
+        assert_int_equal(gen_store_compare(r.g, r.s), 0);
+    }
+    rig_close(&r);
+}
+
+/* What CaM does: the slot that goes is added to others first, in one plan, in every form of V. */
+static void test_merge_then_drop(void **state)
+{
+    (void)state;
+    for (int codec = 0; codec <= GEN_CODECS; codec++) {
+        struct rig r;
+        static const uint32_t to[] = {1, 6, 7, 40, 90}, mask = 0xfffffu;
+        uint32_t stay[N], n = 0;
+        rig_open(&r);
+        int masked = r.s->codecs[codec].masked;
+        if (codec) {
+            kvg_plan_seal(&r.plan, 0, 1, KVG_COL_V, 70, codec);
+            r.plan.ops[0].channels = masked ? &mask : NULL;
+            assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+            gen_seal(r.g, 1, KVG_COL_V, 70, codec, 0, 0, mask);
+        }
+        uint64_t written = r.s->count.bytes_written;
+        kvg_plan_merge(&r.plan, 0, 1, 5, to, 5, 0.25f);
+        kvg_plan_merge(&r.plan, 0, 1, 95, to, 5, -0.5f);
+        kvg_plan_drop_range(&r.plan, 0, 1, 5, 6);
+        gen_merge(r.g, 1, 5, to, 5, 0.25f);
+        gen_merge(r.g, 1, 95, to, 5, -0.5f);
+        for (uint32_t i = 0; i < N; i++)
+            if (i != 5)
+                stay[n++] = i;
+        gen_keep(r.g, 1, stay, n, 1);
+        assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+        assert_int_equal(gen_store_compare(r.g, r.s), 0);
+        assert_true(r.s->count.bytes_written > written);
+        if (codec == 0) /* the sum itself, once by hand */
+            for (size_t c = 0; c < GEN_D; c++) {
+                const float *v = r.v + GEN_D + c; /* head 1 */
+                float want = v[1 * 2 * GEN_D] + 0.25f * v[5 * 2 * GEN_D];
+                want += -0.5f * v[95 * 2 * GEN_D];
+                assert_true(r.g->rows[1][1].kv[1][c] == want);
+            }
+        rig_close(&r);
+    }
+}
+
+/* Resealing: every row decoded and encoded, group borders where the first group puts them. */
+static void test_reseal(void **state)
+{
+    (void)state;
+    enum { PARTIAL = 8 };
+    struct rig r;
+    rig_open(&r);
+    kvg_plan_seal(&r.plan, 0, 0, KVG_COL_K, 50, PARTIAL);
+    assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+    gen_seal_plain(r.g, 0, KVG_COL_K, 50, PARTIAL);
+    struct kvg_counters was = r.s->count;
+    kvg_plan_reseal(&r.plan, 0, 0, KVG_COL_K, N, PARTIAL, 11);
+    assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+    gen_seal(r.g, 0, KVG_COL_K, N, PARTIAL, 1, 11, 0);
+    assert_int_equal(gen_store_compare(r.g, r.s), 0);
+    assert_int_equal(r.s->count.n_decoded - was.n_decoded, 50);
+    assert_int_equal(r.s->count.n_encoded - was.n_encoded, N);
+    const struct kvg_list *l = &kvg_store_head(r.s, 0, 0)->cols[KVG_COL_K];
+    static const size_t want[] = {11, 32, 32, 25};
+    assert_int_equal(l->n_segs, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(l->segs[i].n, want[i]);
+    assert_int_equal(r.s->count.bytes_written - was.bytes_written,
+                     N * GEN_D / 2 + 4 * GEN_D * 4); /* 4-bit codes, scale and zero per group */
+    /* only the first 40: what was encoded behind them is exact again */
+    kvg_plan_reseal(&r.plan, 0, 0, KVG_COL_K, 40, PARTIAL, 0);
+    assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+    gen_seal(r.g, 0, KVG_COL_K, 40, PARTIAL, 1, 0, 0);
+    assert_int_equal(gen_store_compare(r.g, r.s), 0);
+    assert_int_equal(kvg_store_exact_slots(r.s, 0, 0, KVG_COL_K), N - 40);
+    rig_close(&r);
+}
+
+/* A masked form holds the channels of its plan and nothing else; fewer bytes are really there. */
+static void test_masked(void **state)
+{
+    (void)state;
+    enum { MASKED = 9 };
+    struct rig r;
+    struct kvg_bytes before, after;
+    rig_open(&r);
+    kvg_store_bytes(r.s, &before);
+    uint32_t *mask = kvg_plan_slots(&r.plan, 1);
+    *mask = 0xa5f0ff3fu & ~0x3u; /* 20 of 32 */
+    kvg_plan_seal_channels(&r.plan, 0, 0, KVG_COL_K, N, MASKED, mask);
+    uint32_t bits = *mask;
+    assert_int_equal(__builtin_popcount(bits), GEN_CHANNELS);
+    assert_int_equal(kvg_store_apply(r.s, &r.plan, NULL), 0);
+    gen_seal(r.g, 0, KVG_COL_K, N, MASKED, 0, 0, bits);
+    assert_int_equal(gen_store_compare(r.g, r.s), 0);
+    float rows[N * GEN_D];
+    kvg_store_read(r.s, 0, 0, KVG_COL_K, 0, N, rows);
+    for (size_t j = 0; j < N; j++)
+        for (size_t c = 0; c < GEN_D; c++)
+            assert_true(rows[j * GEN_D + c] == (bits >> c & 1 ? r.k[j * 2 * GEN_D + c] : 0));
+    kvg_store_bytes(r.s, &after);
+    assert_int_equal(before.payload - after.payload, N * (GEN_D - GEN_CHANNELS) * 4);
+    assert_int_equal(after.scales, 2 * 4); /* two groups, the second one short */
+    assert_true(after.alloc < before.alloc);
     rig_close(&r);
 }
 
@@ -231,9 +366,16 @@ static void test_read_back_from_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),           cmocka_unit_test(test_refused_seals),
-        cmocka_unit_test(test_overflow),          cmocka_unit_test(test_whole_groups),
-        cmocka_unit_test(test_opening_is_billed), cmocka_unit_test(test_read_back_from_bytes),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_seals),
+        cmocka_unit_test(test_refused_operations),
+        cmocka_unit_test(test_merge_then_drop),
+        cmocka_unit_test(test_reseal),
+        cmocka_unit_test(test_masked),
+        cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_whole_groups),
+        cmocka_unit_test(test_opening_is_billed),
+        cmocka_unit_test(test_read_back_from_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

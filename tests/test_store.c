@@ -31,9 +31,11 @@ static size_t below(struct bench *b, size_t n)
     return (size_t)kvg_rng_below(&b->r, n);
 }
 
-static void bench_open(struct bench *b, size_t n_layers, size_t n_kv_heads, uint64_t seed)
+static void bench_open(struct bench *b, size_t n_layers, size_t n_kv_heads, size_t block_slots,
+                       uint64_t seed)
 {
     struct kvg_store_cfg cfg = gen_store_cfg(n_layers, n_kv_heads);
+    cfg.block_slots = block_slots;
     *b = (struct bench){.r = {seed}, .n_layers = n_layers, .n_kv_heads = n_kv_heads};
     assert_int_equal(kvg_store_open(&b->s[0], &cfg, NULL), 0);
     assert_int_equal(kvg_plan_init(&b->plan, 64, 8 * GEN_SLOTS, NULL), 0);
@@ -127,16 +129,85 @@ static void drop_range(struct bench *b, int i)
     apply(b, i);
 }
 
+/* GEN_CHANNELS random channels, in the plan's room. */
+static const uint32_t *some_channels(struct bench *b)
+{
+    uint32_t *mask = kvg_plan_slots(&b->plan, 1);
+    *mask = 0;
+    for (size_t n = 0; n < GEN_CHANNELS;) {
+        uint32_t bit = 1u << below(b, GEN_D);
+        n += !(*mask & bit);
+        *mask |= bit;
+    }
+    return mask;
+}
+
+/* Exact rows are encoded, or all of them anew. A list has at most two short groups: one is only
+ * sealed where nothing is sealed yet, or together with everything. */
 static void seal(struct bench *b, int i)
 {
-    int col = (int)below(b, 2), codec = b->form[col];
-    snprintf(b->what, sizeof b->what, "seal column %d with codec %d", col, codec);
+    int col = (int)below(b, 2), codec = b->form[col], again = below(b, 3) == 0;
+    const struct kvg_codec *c = &b->g[i]->codecs->codecs[codec];
+    snprintf(b->what, sizeof b->what, "%s column %d with codec %d", again ? "reseal" : "seal", col,
+             codec);
     for (size_t h = 0; h < b->n_layers * b->n_kv_heads; h++) {
-        size_t n = b->g[i]->n[h], upto = below(b, 2) ? n : below(b, n + 1);
-        kvg_plan_seal(&b->plan, h / b->n_kv_heads, h % b->n_kv_heads, col, upto, codec);
-        gen_seal(b->g[i], h, col, upto, codec);
+        size_t n = b->g[i]->n[h], upto = below(b, 2) ? n : below(b, n + 1), first = 0, sealed = 0;
+        const uint32_t *channels = c->masked ? some_channels(b) : NULL;
+        while (sealed < n && b->g[i]->rows[h][sealed].codec[col])
+            sealed++;
+        if (!again && sealed && upto > sealed)
+            upto = sealed + (upto - sealed) / c->group * c->group;
+        if (again && c->partial)
+            first = below(b, c->group + 1);
+        if (again)
+            kvg_plan_reseal(&b->plan, h / b->n_kv_heads, h % b->n_kv_heads, col, upto, codec,
+                            first);
+        else
+            kvg_plan_seal(&b->plan, h / b->n_kv_heads, h % b->n_kv_heads, col, upto, codec);
+        b->plan.ops[b->plan.n_ops - 1].channels = channels;
+        gen_seal(b->g[i], h, col, upto, codec, again, first, channels ? *channels : 0);
     }
     apply(b, i);
+}
+
+/* A slot's V goes to some others, and often the slot goes too. */
+static void merge(struct bench *b, int i)
+{
+    float weight = (float)(kvg_rng_unit(&b->r) - 0.3);
+    snprintf(b->what, sizeof b->what, "merge with weight %g", (double)weight);
+    for (size_t h = 0; h < b->n_layers * b->n_kv_heads; h++) {
+        size_t n = b->g[i]->n[h], from = n ? below(b, n) : 0, m = 0, of = 1 + below(b, 20);
+        uint32_t *slots = kvg_plan_slots(&b->plan, n), stay[GEN_SLOTS];
+        if (!n)
+            continue;
+        for (uint32_t j = 0; j < n; j++)
+            if (j != from && below(b, of) == 0)
+                slots[m++] = j;
+        kvg_plan_merge(&b->plan, h / b->n_kv_heads, h % b->n_kv_heads, from, slots, m, weight);
+        gen_merge(b->g[i], h, from, slots, m, weight);
+        if (below(b, 3) == 0)
+            continue;
+        kvg_plan_drop_range(&b->plan, h / b->n_kv_heads, h % b->n_kv_heads, from, from + 1);
+        for (uint32_t j = 0; j + 1 < n; j++)
+            stay[j] = j < from ? j : j + 1;
+        gen_keep(b->g[i], h, stay, n - 1, 1);
+    }
+    apply(b, i);
+}
+
+/* Rows for some of the pages that have none. */
+static void push_pages(struct bench *b, int i)
+{
+    snprintf(b->what, sizeof b->what, "push pages");
+    for (size_t h = 0; h < b->n_layers * b->n_kv_heads; h++) {
+        struct gen_store *g = b->g[i];
+        size_t most = g->n[h] / GEN_PAGE;
+        for (size_t left = below(b, 12); left > 0 && g->n_pages[h] < most; left--) {
+            float *row = g->pages[h][g->n_pages[h]++];
+            gen_rows(&b->r, row, GEN_PAGE_FLOATS);
+            kvg_store_page_push(b->s[i], h / b->n_kv_heads, h % b->n_kv_heads, 2, row);
+        }
+    }
 }
 
 static void put_side(struct bench *b, int i)
@@ -175,13 +246,13 @@ static void fork_or_close(struct bench *b)
     snprintf(b->what, sizeof b->what, "fork to side %d", gone);
     assert_int_equal(kvg_store_open_fork(&b->s[gone], b->s[!gone], NULL), 0);
     *b->g[gone] = *b->g[!gone];
-    b->g[gone]->n_evicted = b->g[gone]->n_encoded = 0;
+    b->g[gone]->n_evicted = b->g[gone]->n_encoded = b->g[gone]->n_decoded = 0;
     b->next[gone] = b->next[!gone];
 }
 
 static void random_op(struct bench *b)
 {
-    size_t op = below(b, 16);
+    size_t op = below(b, 20);
     int i = b->s[1] && (!b->s[0] || below(b, 2));
     if (op < 6)
         append(b, i);
@@ -195,16 +266,24 @@ static void random_op(struct bench *b)
         put_side(b, i);
     else if (op == 14)
         truncate_at(b, i);
+    else if (op == 15)
+        b->s[i]->held_bytes = below(b, 1000);
+    else if (op < 18)
+        merge(b, i);
+    else if (op == 18)
+        push_pages(b, i);
     else
         fork_or_close(b);
 }
 
+static const size_t blocks[] = {0, 16, 1, 8, 5}; /* slots of a block of exact rows; 0 = 64 */
+
 static void run_random(size_t n_layers, size_t n_kv_heads, uint64_t seed, size_t n_ops)
 {
     struct bench b;
-    bench_open(&b, n_layers, n_kv_heads, seed);
-    b.form[0] = 1 + (int)(seed % 7);
-    b.form[1] = 1 + (int)(seed / 7 % 7);
+    bench_open(&b, n_layers, n_kv_heads, blocks[seed / 3 % 5], seed);
+    b.form[0] = 1 + (int)(seed % GEN_CODECS);
+    b.form[1] = 1 + (int)(seed / GEN_CODECS % GEN_CODECS);
     for (size_t i = 0; i < n_ops; i++) {
         random_op(&b);
         for (int k = 0; k < SIDES; k++)
@@ -218,6 +297,7 @@ static void run_random(size_t n_layers, size_t n_kv_heads, uint64_t seed, size_t
     kvg_store_close(b.s[!last]);
     b.s[!last] = NULL;
     kvg_store_reset(b.s[last]);
+    b.s[last]->held_bytes = 0;
     struct kvg_bytes bytes;
     kvg_store_bytes(b.s[last], &bytes);
     assert_int_equal(bytes.logical, 0);
@@ -230,8 +310,8 @@ static void test_random(void **state)
 {
     (void)state;
     static const size_t shapes[][2] = {{1, 1}, {2, 2}, {1, 3}, {3, 1}, {2, 3}};
-    for (uint64_t seed = 0; seed < 49; seed++)
-        run_random(shapes[seed % 5][0], shapes[seed % 5][1], seed, 100);
+    for (uint64_t seed = 0; seed < 100; seed++)
+        run_random(shapes[seed / 7 % 5][0], shapes[seed / 7 % 5][1], seed, 70);
 }
 
 /* 2 x layers x KV heads x head size x 4 x tokens, exactly; positions once while all heads agree. */
@@ -240,7 +320,7 @@ static void test_bytes_of_an_exact_store(void **state)
     (void)state;
     struct bench b;
     size_t n = 0;
-    bench_open(&b, 2, 3, 1);
+    bench_open(&b, 2, 3, 0, 1);
     for (int step = 0; step < 40; step++) {
         struct kvg_bytes bytes;
         append(&b, 0);
@@ -262,7 +342,7 @@ static void test_positions_stay_shared(void **state)
 {
     (void)state;
     struct bench b;
-    bench_open(&b, 2, 2, 2);
+    bench_open(&b, 2, 2, 0, 2);
     for (int i = 0; i < 30; i++) {
         struct kvg_bytes bytes;
         while (b.g[0]->n[0] < 100)
@@ -279,7 +359,7 @@ static void test_peak(void **state)
 {
     (void)state;
     struct bench b;
-    bench_open(&b, 1, 2, 3);
+    bench_open(&b, 1, 2, 0, 3);
     while (b.g[0]->n[0] < 200)
         append(&b, 0);
     size_t full = b.s[0]->heap->used_bytes;
@@ -289,6 +369,73 @@ static void test_peak(void **state)
     kvg_store_mark_peak(b.s[0]);
     assert_int_equal(kvg_store_peak_bytes(b.s[0]), b.s[0]->heap->used_bytes);
     assert_int_equal(b.s[0]->heap->used_bytes, 0);
+    bench_close(&b);
+}
+
+/* What is held outside the slots counts as state and as allocated, and in the peak. */
+static void test_held_bytes(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct kvg_bytes before, after;
+    bench_open(&b, 1, 2, 0, 4);
+    append(&b, 0);
+    size_t peak = kvg_store_peak_bytes(b.s[0]);
+    kvg_store_bytes(b.s[0], &before);
+    b.s[0]->held_bytes = 1000;
+    kvg_store_bytes(b.s[0], &after);
+    assert_int_equal(after.state, before.state + 1000);
+    assert_int_equal(after.logical, before.logical + 1000);
+    assert_int_equal(after.alloc, before.alloc + 1000);
+    assert_int_equal(kvg_store_peak_bytes(b.s[0]), peak + 1000);
+    bench_close(&b);
+}
+
+/* Small blocks: less is allocated that holds nothing, and a block of one slot never is. */
+static void test_fragments(void **state)
+{
+    (void)state;
+    static const size_t slots[] = {1, 16, 64};
+    for (size_t i = 0; i < 3; i++) {
+        struct bench b;
+        struct kvg_bytes bytes;
+        static float rows[GEN_SLOTS * 2 * GEN_D];
+        bench_open(&b, 1, 2, slots[i], 5);
+        kvg_store_append(b.s[0], 0, rows, rows, (size_t)2 * GEN_D, 0, 100);
+        gen_append(b.g[0], 0, rows, rows, 0, 100);
+        assert_int_equal(gen_store_compare(b.g[0], b.s[0]), 0);
+        kvg_store_bytes(b.s[0], &bytes);
+        size_t room = (100 + slots[i] - 1) / slots[i] * slots[i];
+        assert_int_equal(bytes.frag, 2 * 2 * GEN_D * 4 * (room - 100));
+        assert_int_equal(b.s[0]->heads[0].cols[KVG_COL_K].n_segs, room / slots[i]);
+        bench_close(&b);
+    }
+}
+
+/* A page's row goes with the first slot of the page, and so do all behind; forks have their own. */
+static void test_pages(void **state)
+{
+    (void)state;
+    struct bench b;
+    bench_open(&b, 1, 1, 0, 6);
+    while (b.g[0]->n[0] < 120)
+        append(&b, 0);
+    while (b.g[0]->n_pages[0] < 15)
+        push_pages(&b, 0);
+    size_t all = b.g[0]->n_pages[0];
+    assert_int_equal(kvg_store_open_fork(&b.s[1], b.s[0], NULL), 0);
+    kvg_plan_drop_range(&b.plan, 0, 0, 8 * GEN_PAGE + 7, 8 * GEN_PAGE + 8);
+    apply(&b, 0);
+    assert_int_equal(kvg_store_page_rows(b.s[0], 0, 0, 2), 8);
+    assert_int_equal(kvg_store_page_rows(b.s[1], 0, 0, 2), all);
+    float row[GEN_PAGE_FLOATS] = {1, 2, 3, 4, 5};
+    kvg_store_page_push(b.s[0], 0, 0, 2, row);
+    assert_memory_equal(kvg_store_page(b.s[0], 0, 0, 2, 8), row, sizeof row);
+    for (size_t i = 0; i < all; i++)
+        assert_memory_equal(kvg_store_page(b.s[1], 0, 0, 2, i), b.g[0]->pages[0][i], sizeof row);
+    kvg_store_truncate(b.s[1], 3 * GEN_PAGE + 1);
+    assert_int_equal(kvg_store_page_rows(b.s[1], 0, 0, 2), 3);
+    assert_int_equal(gen_heap_check(b.s, SIDES), 0);
     bench_close(&b);
 }
 
@@ -307,6 +454,9 @@ static void test_limits(void **state)
     cfg.d_head = 1024;
     assert_int_equal(kvg_store_open(&s, &cfg, &err), KVG_EUNSUP);
     cfg.d_head = GEN_D;
+    cfg.block_slots = 65;
+    assert_int_equal(kvg_store_open(&s, &cfg, &err), KVG_EUNSUP);
+    cfg.block_slots = 64;
     assert_int_equal(kvg_store_open(&s, &cfg, &err), 0);
     gen_store_codecs(s);
     struct kvg_codec c;
@@ -314,6 +464,11 @@ static void test_limits(void **state)
     kvg_codec_kivi_k(&c, 2, 32); /* known already: the same index again */
     assert_int_equal(kvg_store_add_codec(s, &c, &index, &err), 0);
     assert_int_equal(index, 4);
+    for (size_t i = s->n_codecs; i < KVG_CODECS_MAX; i++) {
+        kvg_codec_masked(&c, KVG_F32, (unsigned)i);
+        assert_int_equal(kvg_store_add_codec(s, &c, &index, &err), 0);
+        assert_int_equal(index, i);
+    }
     kvg_codec_kivi_k(&c, 2, 16);
     assert_int_equal(kvg_store_add_codec(s, &c, &index, &err), KVG_EUNSUP);
     kvg_store_close(s);
@@ -326,6 +481,9 @@ int main(void)
         cmocka_unit_test(test_bytes_of_an_exact_store),
         cmocka_unit_test(test_positions_stay_shared),
         cmocka_unit_test(test_peak),
+        cmocka_unit_test(test_held_bytes),
+        cmocka_unit_test(test_fragments),
+        cmocka_unit_test(test_pages),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

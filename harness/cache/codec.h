@@ -24,13 +24,15 @@ struct kvg_codec {
     unsigned group;       /* slots sealed together; 1 = every slot alone */
     unsigned block_slots; /* slots of a block: 64, or the group */
     unsigned bits;        /* per code, for the codecs that have a choice */
-    unsigned channels;    /* channels that share a scale within a slot, if any */
-    int partial;          /* 1: the last group of a seal may have fewer slots */
-    int masked;           /* 1: a group holds some channels only; the rest decodes to 0 */
+    unsigned channels;    /* channels that share a scale within a slot, if any; masked: that stay */
+    int partial;          /* 1: the last group of a seal may have fewer slots (the store checks that
+                             a list has at most two short ones) */
+    int masked;           /* 1: a group holds `channels` channels, the rest decodes to 0; its bytes
+                             begin with their mask, kvg_codec_mask_words words */
     int hadamard;         /* 1: rows are turned by an orthonormal Walsh-Hadamard matrix, in blocks of
                              the largest power of two that divides d, before they are encoded */
     const void *tables;   /* read-only, outlives the store; what it is, the codec knows */
-    /* Bytes of n slots (a whole number of groups), split in codes and scales. */
+    /* Bytes of n slots (whole groups, and a short one when partial), split in codes and scales. */
     void (*bytes)(const struct kvg_codec *c, size_t n, size_t d, size_t *payload, size_t *scales);
     void (*encode)(const struct kvg_codec *c, const struct kvg_kernels *k,
                    const struct kvg_place *at, const float *rows, size_t n, size_t d, void *dst);
@@ -44,6 +46,15 @@ void kvg_codec_row(struct kvg_codec *c, enum kvg_type type, int interleaved);
  * asymmetric; values per token over 32 channels. bits is 2 or 4. */
 void kvg_codec_kivi_k(struct kvg_codec *c, unsigned bits, unsigned group);
 void kvg_codec_kivi_v(struct kvg_codec *c, unsigned bits, unsigned channels);
+
+/* Rows of which only some channels are kept, in f32 or f16, in groups of 64 (codec_masked.c). */
+void kvg_codec_masked(struct kvg_codec *c, enum kvg_type type, unsigned channels);
+static inline size_t kvg_codec_mask_words(size_t d)
+{
+    return (d + 31) / 32;
+}
+/* The mask of an encoded group of a masked form: bit c % 32 of word c / 32. */
+const uint32_t *kvg_codec_mask(const void *group);
 
 size_t kvg_codec_total_bytes(const struct kvg_codec *c, size_t n, size_t d);
 /* Moves d channels between the half-split and the interleaved order. */

@@ -66,7 +66,7 @@ static void unpack_row(const uint8_t *in, size_t d, unsigned bits, const float *
 static void k_bytes(const struct kvg_codec *c, size_t n, size_t d, size_t *payload, size_t *scales)
 {
     size_t groups = (n + c->group - 1) / c->group;
-    *payload = groups * c->group * d * c->bits / 8;
+    *payload = n * d * c->bits / 8;
     *scales = groups * d * 4;
 }
 

@@ -7,7 +7,7 @@
 #include "base/err.h"
 #include "cache/store.h"
 
-enum { KVG_HEAP_CLASSES = 16 };
+enum { KVG_HEAP_CLASSES = 24 };
 
 struct kvg_heap {
     unsigned char *base; /* reserved range: descriptors, then data */

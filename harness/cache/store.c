@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW_FLOATS_MAX = 512 };
-
 size_t kvg_store_plain_row_bytes(const struct kvg_store *s, size_t col)
 {
     if (col == KVG_COL_K || col == KVG_COL_V)
@@ -21,12 +19,17 @@ size_t kvg_store_plain_row_bytes(const struct kvg_store *s, size_t col)
 
 int kvg_store_class(const struct kvg_store *s, size_t col, unsigned codec)
 {
-    return s->classes[col == KVG_COL_K || col == KVG_COL_V ? KVG_COL_N + codec : col];
+    return s->classes[kvg_store_is_kv(col) ? KVG_COL_N + codec : col];
 }
 
 unsigned kvg_store_block_slots(const struct kvg_store *s, size_t col, unsigned codec)
 {
-    return col == KVG_COL_K || col == KVG_COL_V ? s->codecs[codec].block_slots : KVG_TILE_SLOTS;
+    size_t slots = s->cfg.block_slots;
+    if (kvg_store_is_kv(col) && codec)
+        return s->codecs[codec].block_slots;
+    if (kvg_store_is_paged(s, col))
+        slots /= s->cfg.side_page[col - KVG_COL_SIDE];
+    return slots ? (unsigned)slots : 1;
 }
 
 size_t kvg_store_row_bytes(const struct kvg_store *s, size_t col, unsigned codec)
@@ -59,10 +62,16 @@ static int alloc_parts(struct kvg_store *s)
 {
     s->heads = calloc(kvg_store_heads(s), sizeof *s->heads);
     s->segs = calloc(kvg_store_heads(s) * kvg_store_cols(s) * s->list_cap, sizeof *s->segs);
-    s->tile = calloc(KVG_TILE_SLOTS * s->cfg.d_head, sizeof *s->tile);
+    s->tile = calloc(2 * KVG_TILE_SLOTS * s->cfg.d_head, sizeof *s->tile);
     s->picks = calloc(s->cfg.max_slots + 1, sizeof *s->picks);
     s->spare = calloc(s->list_cap, sizeof *s->spare);
     return s->heads && s->segs && s->tile && s->picks && s->spare ? 0 : -1;
+}
+
+/* Bytes of a block of a column in its plain form. */
+static size_t plain_block_bytes(const struct kvg_store *s, size_t col)
+{
+    return kvg_store_block_slots(s, col, 0) * kvg_store_plain_row_bytes(s, col);
 }
 
 /* Every head may hold all its rows exact and encoded at once, twice over for forks. */
@@ -70,8 +79,12 @@ static int open_heap(struct kvg_store *s, struct kvg_err *err)
 {
     size_t rows = (s->cfg.max_slots / 16 + 8) * 16;
     size_t row = 4 * kvg_store_plain_row_bytes(s, KVG_COL_K) + 64;
-    for (size_t i = 0; i < s->cfg.n_side; i++)
-        row += kvg_store_plain_row_bytes(s, KVG_COL_SIDE + i);
+    for (size_t c = 0; c < kvg_store_cols(s); c++) {
+        size_t slots = kvg_store_block_slots(s, c, 0);
+        if (kvg_store_is_paged(s, c))
+            slots *= s->cfg.side_page[c - KVG_COL_SIDE];
+        row += (plain_block_bytes(s, c) + 64) / slots + 1; /* the heap rounds blocks up */
+    }
     size_t blocks = kvg_store_heads(s) * kvg_store_cols(s) * (s->list_cap + 4) * 2;
     return kvg_heap_open(&s->heap, kvg_store_heads(s) * rows * row * 2, blocks, err);
 }
@@ -79,7 +92,7 @@ static int open_heap(struct kvg_store *s, struct kvg_err *err)
 static int open_classes(struct kvg_store *s, struct kvg_err *err)
 {
     for (size_t c = 0; c < kvg_store_cols(s); c++) {
-        int k = kvg_heap_class(s->heap, KVG_TILE_SLOTS * kvg_store_plain_row_bytes(s, c));
+        int k = kvg_heap_class(s->heap, plain_block_bytes(s, c));
         if (k < 0)
             return KVG_FAIL(err, KVG_ECHECK, "too many block sizes in one store");
         s->classes[c] = (uint8_t)k;
@@ -96,7 +109,11 @@ static int open_store(struct kvg_store **out, const struct kvg_store_cfg *cfg,
     if (!s)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     s->cfg = *cfg;
-    s->list_cap = cfg->max_slots / 8 + 8; /* groups may be as small as 8 slots */
+    if (!s->cfg.block_slots)
+        s->cfg.block_slots = KVG_TILE_SLOTS;
+    /* groups may be as small as 8 slots; one list in twenty of its blocks may be half empty */
+    size_t least = s->cfg.block_slots < 8 ? s->cfg.block_slots : 8;
+    s->list_cap = cfg->max_slots / least + cfg->max_slots / (8 * least) + 8;
     kvg_codec_row(&s->codecs[0], KVG_F32, 0);
     s->n_codecs = 1;
     int rc = alloc_parts(s) ? KVG_FAIL(err, KVG_ENOMEM, "out of memory for a KV store") : 0;
@@ -119,12 +136,15 @@ static int open_store(struct kvg_store **out, const struct kvg_store_cfg *cfg,
 
 int kvg_store_open(struct kvg_store **s, const struct kvg_store_cfg *cfg, struct kvg_err *err)
 {
-    int fits = cfg->n_side <= KVG_SIDE_MAX && cfg->d_head <= ROW_FLOATS_MAX;
+    int fits = cfg->n_side <= KVG_SIDE_MAX && cfg->d_head <= KVG_ROW_FLOATS_MAX;
+    if (cfg->block_slots > KVG_TILE_SLOTS)
+        return KVG_FAIL(err, KVG_EUNSUP, "a block of a store holds at most %d slots",
+                        KVG_TILE_SLOTS);
     for (size_t i = 0; fits && i < cfg->n_side; i++)
-        fits = cfg->side_floats[i] <= ROW_FLOATS_MAX;
+        fits = cfg->side_floats[i] <= KVG_ROW_FLOATS_MAX;
     if (!fits)
         return KVG_FAIL(err, KVG_EUNSUP, "a store has at most %d side columns and rows of %d",
-                        KVG_SIDE_MAX, ROW_FLOATS_MAX);
+                        KVG_SIDE_MAX, KVG_ROW_FLOATS_MAX);
     return open_store(s, cfg, NULL, err);
 }
 
@@ -191,6 +211,7 @@ int kvg_store_open_fork(struct kvg_store **dst, struct kvg_store *src, struct kv
     memcpy(d->codecs, src->codecs, sizeof d->codecs);
     memcpy(d->classes, src->classes, sizeof d->classes);
     d->n_codecs = src->n_codecs;
+    d->held_bytes = src->held_bytes;
     for (size_t h = 0; h < kvg_store_heads(src); h++) {
         d->heads[h].n_slots = src->heads[h].n_slots;
         for (size_t c = 0; c < kvg_store_cols(src); c++) {
@@ -221,8 +242,7 @@ static int rows_fit(const struct kvg_block *b, size_t at, size_t n, size_t row_b
     return 1;
 }
 
-/* Gives a segment a block of its own with its rows at the front. */
-static void unshare(struct kvg_store *s, struct kvg_seg *g, size_t col)
+void kvg_store_unshare(struct kvg_store *s, struct kvg_seg *g, size_t col)
 {
     size_t rb = kvg_store_row_bytes(s, col, g->codec);
     struct kvg_block *b = kvg_store_get_block(s, col, g->codec);
@@ -272,7 +292,7 @@ void kvg_store_push(struct kvg_store *s, struct kvg_list *l, const struct kvg_li
         }
         size_t m = cap - end < n ? cap - end : n;
         if (!rows_fit(g->b, end, m, rb, rows, stride)) {
-            unshare(s, g, col);
+            kvg_store_unshare(s, g, col);
             continue;
         }
         if (end + m > g->b->written || g->b->refs == 1) {
@@ -290,7 +310,7 @@ void kvg_store_push(struct kvg_store *s, struct kvg_list *l, const struct kvg_li
 void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const float *v, size_t ld,
                       int32_t pos0, size_t n)
 {
-    static const float zeros[ROW_FLOATS_MAX];
+    static const float zeros[KVG_ROW_FLOATS_MAX];
     int32_t pos[KVG_TILE_SLOTS];
     const struct kvg_head *first = kvg_store_head(s, 0, 0);
     for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
@@ -308,8 +328,9 @@ void kvg_store_append(struct kvg_store *s, size_t layer, const float *k, const f
                            pos, sizeof pos[0], m);
             i += m;
         }
-        for (size_t c = 0; c < s->cfg.n_side; c++)
-            kvg_store_push(s, &hd->cols[KVG_COL_SIDE + c], NULL, KVG_COL_SIDE + c, 0, zeros, 0, n);
+        for (size_t c = KVG_COL_SIDE; c < kvg_store_cols(s); c++)
+            if (!kvg_store_is_paged(s, c))
+                kvg_store_push(s, &hd->cols[c], NULL, c, 0, zeros, 0, n);
         hd->n_slots += (uint32_t)n;
     }
 }
@@ -344,7 +365,7 @@ void kvg_store_read(const struct kvg_store *s, size_t layer, size_t head, enum k
 {
     const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[col];
     size_t d = s->cfg.d_head, at = 0;
-    float tile[KVG_TILE_SLOTS * ROW_FLOATS_MAX];
+    float tile[KVG_TILE_SLOTS * KVG_ROW_FLOATS_MAX];
     for (uint32_t i = 0; i < l->n_segs && n > 0; at += l->segs[i].n, i++) {
         const struct kvg_seg *g = &l->segs[i];
         if (at + g->n <= from)
@@ -371,83 +392,4 @@ size_t kvg_store_exact_slots(const struct kvg_store *s, size_t layer, size_t hea
             exact = at;
     }
     return exact;
-}
-
-void kvg_store_side_get(const struct kvg_store *s, size_t layer, size_t head, size_t i, float *out)
-{
-    const struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_SIDE + i];
-    size_t w = s->cfg.side_floats[i];
-    for (uint32_t k = 0; k < l->n_segs; k++) {
-        memcpy(out, kvg_seg_data(&l->segs[k], w * sizeof *out), l->segs[k].n * w * sizeof *out);
-        out += l->segs[k].n * w;
-    }
-}
-
-void kvg_store_side_put(struct kvg_store *s, size_t layer, size_t head, size_t i, const float *in)
-{
-    struct kvg_list *l = &kvg_store_head(s, layer, head)->cols[KVG_COL_SIDE + i];
-    size_t w = s->cfg.side_floats[i];
-    for (uint32_t k = 0; k < l->n_segs; k++) {
-        if (l->segs[k].b->refs > 1)
-            unshare(s, &l->segs[k], KVG_COL_SIDE + i);
-        memcpy(kvg_seg_data(&l->segs[k], w * sizeof *in), in, l->segs[k].n * w * sizeof *in);
-        in += l->segs[k].n * w;
-        s->count.bytes_written += l->segs[k].n * w * sizeof *in;
-    }
-}
-
-/* ---- bytes ---- */
-
-static void kv_bytes(const struct kvg_store *s, const struct kvg_list *l, struct kvg_bytes *out)
-{
-    for (uint32_t i = 0; i < l->n_segs; i++) {
-        size_t payload, scales;
-        const struct kvg_codec *c = &s->codecs[l->segs[i].codec];
-        c->bytes(c, l->segs[i].n, s->cfg.d_head, &payload, &scales);
-        out->payload += payload;
-        out->scales += scales;
-    }
-}
-
-/* Whether an earlier head's list already counts this block of positions. */
-static int counted(const struct kvg_store *s, size_t head, uint32_t seg)
-{
-    const struct kvg_block *b = s->heads[head].cols[KVG_COL_POS].segs[seg].b;
-    if (b->refs == 1)
-        return 0;
-    size_t layer_first = head - head % s->cfg.n_kv_heads;
-    const size_t twins[] = {0, layer_first};
-    for (size_t i = 0; i < 2; i++) {
-        const struct kvg_list *t = &s->heads[twins[i]].cols[KVG_COL_POS];
-        if (twins[i] < head && seg < t->n_segs && t->segs[seg].b == b)
-            return 1;
-    }
-    return 0;
-}
-
-void kvg_store_bytes(const struct kvg_store *s, struct kvg_bytes *out)
-{
-    memset(out, 0, sizeof *out);
-    for (size_t h = 0; h < kvg_store_heads(s); h++) {
-        const struct kvg_head *hd = &s->heads[h];
-        kv_bytes(s, &hd->cols[KVG_COL_K], out);
-        kv_bytes(s, &hd->cols[KVG_COL_V], out);
-        for (uint32_t i = 0; i < hd->cols[KVG_COL_POS].n_segs; i++)
-            if (!counted(s, h, i))
-                out->index += hd->cols[KVG_COL_POS].segs[i].n * sizeof(int32_t);
-        for (size_t c = 0; c < s->cfg.n_side; c++)
-            out->state += hd->n_slots * s->cfg.side_floats[c] * sizeof(float);
-    }
-    out->logical = out->payload + out->scales + out->index + out->state;
-    out->alloc = s->heap->used_bytes;
-}
-
-void kvg_store_mark_peak(struct kvg_store *s)
-{
-    s->heap->peak_bytes = s->heap->used_bytes;
-}
-
-size_t kvg_store_peak_bytes(const struct kvg_store *s)
-{
-    return s->heap->peak_bytes;
 }

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KVG_SIDE_MAX = 4, KVG_CODECS_MAX = 8 };
+enum { KVG_SIDE_MAX = 4, KVG_CODECS_MAX = 12 };
 
 /* Columns of a head; side column i is KVG_COL_SIDE + i. */
 enum kvg_col { KVG_COL_K, KVG_COL_V, KVG_COL_POS, KVG_COL_SIDE };
@@ -39,6 +39,7 @@ struct kvg_bytes {
     size_t state;           /* side columns, and what is held for the strategy outside the slots */
     size_t logical;         /* the sum of the four */
     size_t alloc;           /* from the store's own allocator, block descriptors included */
+    size_t frag;            /* of it, rows of K's and V's blocks that hold nothing */
 };
 
 struct kvg_store_cfg {
@@ -92,7 +93,7 @@ struct kvg_store {
     uint8_t classes[KVG_COL_N + KVG_CODECS_MAX]; /* size classes: of columns, then of K/V codecs */
     struct kvg_counters count;
     size_t held_bytes; /* state of strategies outside the slots; counted as state and allocated */
-    float *tile;           /* [64, d_head] scratch of the store's own work */
+    float *tile;           /* [2 * 64, d_head] scratch of the store's own work */
     uint32_t *picks;       /* [max_slots] scratch */
     struct kvg_seg *spare; /* [list_cap] scratch */
     struct kvg_seg *segs;  /* all lists' room */
@@ -155,7 +156,8 @@ const float *kvg_store_page(const struct kvg_store *s, size_t layer, size_t head
 void kvg_store_page_push(struct kvg_store *s, size_t layer, size_t head, size_t i,
                          const float *in);
 /* Every invariant that can be checked from outside: order, counts, references, byte sums, the bound
- * alloc <= 1.10 logical + one block per column, form, layer and head. */
+ * alloc <= 1.10 logical + one block per column, form, layer and head (a form whose groups may be
+ * short: two; blocks of fewer than 64 slots: their descriptors and rounding too). */
 int kvg_store_check(const struct kvg_store *s, struct kvg_err *err);
 
 #endif

@@ -1,20 +1,10 @@
-/* Owns the carrying out of plans: keeping, dropping, sealing, truncating. Every row that is moved,
- * decoded or encoded is counted here and nowhere else. Must not know why. */
+/* Owns the carrying out of plans: keeping, dropping, truncating (encoding is in store_seal.c, adding
+ * up in store_add.c). Must not know why. */
 #include "cache/store.h"
 
 #include "cache/store_internal.h"
 
 #include <string.h>
-
-static int is_group(const struct kvg_store *s, size_t col, unsigned codec)
-{
-    return (col == KVG_COL_K || col == KVG_COL_V) && s->codecs[codec].group > 1;
-}
-
-static int is_kv(size_t col)
-{
-    return col == KVG_COL_K || col == KVG_COL_V;
-}
 
 /* ---- dropping rows of one segment ---- */
 
@@ -41,7 +31,7 @@ static void squeeze(struct kvg_store *s, struct kvg_seg *g, size_t col, const ui
     }
     g->n = (uint16_t)n;
     s->count.bytes_written += moved * rb;
-    if (is_kv(col))
+    if (kvg_store_is_kv(col))
         s->count.n_moved += moved;
 }
 
@@ -59,7 +49,7 @@ static void copy_rows(struct kvg_store *s, struct kvg_seg *g, size_t col, const 
     g->off = 0;
     g->n = (uint16_t)n;
     s->count.bytes_written += n * rb;
-    if (is_kv(col))
+    if (kvg_store_is_kv(col))
         s->count.n_moved += n;
 }
 
@@ -129,7 +119,7 @@ static void keep_column(struct kvg_store *s, size_t head, size_t col, const uint
             kvg_heap_put(s->heap, g.b);
             continue;
         }
-        broken |= m < g.n && is_group(s, col, g.codec);
+        broken |= m < g.n && kvg_store_is_group(s, col, g.codec);
         if (broken && g.codec) {
             open_seg(s, head, l, &g, col, picks, m);
             continue;
@@ -166,7 +156,7 @@ static void choose_groups(struct kvg_store *s, const struct kvg_list *l, const u
     size_t at = 0, first = 0, room = n, most = 0;
     for (uint32_t i = 0; i < l->n_segs; first += l->segs[i].n, i++) {
         size_t wanted = wanted_in(keep, n, &at, first, l->segs[i].n);
-        int whole = is_group(s, KVG_COL_K, l->segs[i].codec);
+        int whole = kvg_store_is_group(s, KVG_COL_K, l->segs[i].codec);
         s->spare[i] = (struct kvg_seg){.off = (uint16_t)(whole ? wanted : 0)};
         room -= whole ? 0 : wanted;
         most = whole && wanted > most ? wanted : most;
@@ -188,7 +178,7 @@ static size_t round_to_groups(struct kvg_store *s, size_t head, uint32_t *keep, 
     choose_groups(s, l, keep, n);
     for (uint32_t i = 0; i < l->n_segs; first += l->segs[i].n, i++) {
         size_t begin = at, wanted = wanted_in(keep, n, &at, first, l->segs[i].n);
-        int whole = is_group(s, KVG_COL_K, l->segs[i].codec);
+        int whole = kvg_store_is_group(s, KVG_COL_K, l->segs[i].codec);
         for (uint32_t j = 0; whole && s->spare[i].n && j < l->segs[i].n; j++)
             copy[out++] = (uint32_t)(first + j);
         for (size_t j = 0; !whole && j < wanted; j++)
@@ -200,12 +190,15 @@ static size_t round_to_groups(struct kvg_store *s, size_t head, uint32_t *keep, 
 
 static void keep_head(struct kvg_store *s, size_t head, const uint32_t *keep, size_t n)
 {
-    struct kvg_head *hd = &s->heads[head];
-    s->count.n_evicted += hd->n_slots - n;
-    for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
-        keep_column(s, head, c, keep, n);
-    hd->n_slots = (uint32_t)n;
-    for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
+    size_t same = 0;
+    while (same < n && keep[same] == same)
+        same++;
+    kvg_store_cut_pages(s, head, same);
+    for (size_t c = 0; c < kvg_store_cols(s); c++)
+        if (!kvg_store_is_paged(s, c))
+            keep_column(s, head, c, keep, n);
+    s->heads[head].n_slots = (uint32_t)n;
+    for (size_t c = 0; c < kvg_store_cols(s); c++)
         kvg_store_merge(s, head, c, 0);
 }
 
@@ -227,143 +220,10 @@ static void apply_keep(struct kvg_store *s, struct kvg_plan *plan, const struct 
     }
     if (op->whole_groups)
         n = round_to_groups(s, head, keep, n);
+    s->count.n_evicted += total - n;
     if (n < total)
         keep_head(s, head, keep, n);
     plan->n_slots -= total;
-}
-
-/* ---- sealing ---- */
-
-/* Index of the first exact segment and its slot. */
-static uint32_t exact_from(const struct kvg_list *l, size_t total, size_t *slot)
-{
-    uint32_t first = l->n_segs;
-    *slot = total;
-    while (first > 0 && l->segs[first - 1].codec == 0)
-        *slot -= l->segs[--first].n;
-    return first;
-}
-
-/* Copies n exact rows out of consecutive segments beginning at (*seg, *row); advances both. */
-static void take_rows(const struct kvg_store *s, size_t col, const struct kvg_seg *segs,
-                      uint32_t *seg, size_t *row, size_t n, float *out)
-{
-    size_t d = s->cfg.d_head, rb = kvg_store_plain_row_bytes(s, col);
-    while (n > 0) {
-        const struct kvg_seg *g = &segs[*seg];
-        size_t m = g->n - *row < n ? g->n - *row : n;
-        memcpy(out, kvg_seg_data(g, rb) + *row * rb, m * rb);
-        out += m * d;
-        *row += m;
-        n -= m;
-        if (*row == g->n) {
-            (*seg)++;
-            *row = 0;
-        }
-    }
-}
-
-/* Encodes n rows of s->tile to the end of a list. */
-static void push_encoded(struct kvg_store *s, const struct kvg_place *at, struct kvg_list *l,
-                         size_t col, unsigned codec, size_t n)
-{
-    const struct kvg_codec *c = &s->codecs[codec];
-    size_t rb = kvg_store_row_bytes(s, col, codec);
-    s->count.n_encoded += n;
-    if (c->group > 1) {
-        struct kvg_block *b = kvg_store_get_block(s, col, codec);
-        c->encode(c, s->cfg.kernels, at, s->tile, n, s->cfg.d_head, b->data);
-        b->written = (uint16_t)n;
-        l->segs[l->n_segs++] = (struct kvg_seg){.b = b, .n = (uint16_t)n, .codec = (uint8_t)codec};
-        s->count.bytes_written += n * rb;
-        return;
-    }
-    unsigned char rows[KVG_TILE_SLOTS * 512 * sizeof(float)];
-    c->encode(c, s->cfg.kernels, at, s->tile, n, s->cfg.d_head, rows);
-    kvg_store_push(s, l, NULL, col, codec, rows, rb, n);
-}
-
-static void apply_seal(struct kvg_store *s, const struct kvg_plan_op *op)
-{
-    size_t head = op->layer * s->cfg.n_kv_heads + op->head, col = op->col, slot;
-    const struct kvg_place at = {head, op->channels};
-    struct kvg_list *l = &s->heads[head].cols[col];
-    size_t total = s->heads[head].n_slots;
-    uint32_t first = exact_from(l, total, &slot);
-    size_t group = s->codecs[op->codec].group;
-    size_t n = op->upto > slot ? (op->upto - slot) / group * group : 0;
-    if (n == 0)
-        return;
-    uint32_t n_old = l->n_segs - first, seg = 0;
-    size_t row = 0;
-    memcpy(s->spare, l->segs + first, n_old * sizeof *s->spare);
-    l->n_segs = first;
-    size_t step = group > 1 ? group : KVG_TILE_SLOTS;
-    for (size_t done = 0; done < n; done += step) {
-        size_t m = n - done < step ? n - done : step;
-        take_rows(s, col, s->spare, &seg, &row, m, s->tile);
-        push_encoded(s, &at, l, col, op->codec, m);
-    }
-    for (uint32_t i = 0; i < seg; i++)
-        kvg_heap_put(s->heap, s->spare[i].b);
-    if (seg < n_old && row > 0) {
-        s->spare[seg].off = (uint16_t)(s->spare[seg].off + row);
-        s->spare[seg].n = (uint16_t)(s->spare[seg].n - row);
-    }
-    for (uint32_t i = seg; i < n_old; i++)
-        l->segs[l->n_segs++] = s->spare[i];
-    kvg_store_merge(s, head, col, 0);
-}
-
-/* ---- checking a plan before anything is done ---- */
-
-static int check_list(const struct kvg_plan *plan, const struct kvg_plan_op *op, size_t n_slots,
-                      struct kvg_err *err)
-{
-    for (uint32_t i = 0; i < op->n_slots; i++)
-        if (op->slots[i] >= n_slots || (i && op->slots[i] <= op->slots[i - 1]))
-            return KVG_FAIL(
-                err, KVG_ECHECK,
-                "plan: '%s' of layer %u, head %u names slot %u, not ascending below %zu",
-                kvg_plan_kind_name(op->kind), op->layer, op->head, op->slots[i], n_slots);
-    if (plan->cap_slots - plan->n_slots < n_slots)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: no room left for a list of %zu slots", n_slots);
-    return 0;
-}
-
-static int check_seal(const struct kvg_store *s, const struct kvg_plan_op *op, size_t n_slots,
-                      struct kvg_err *err)
-{
-    if (!is_kv(op->col) || op->codec >= s->n_codecs || !op->codec || op->upto > n_slots)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: 'seal' of layer %u, head %u is not well formed",
-                        op->layer, op->head);
-    return 0;
-}
-
-/* One operation against the slots its head will have after those before it. */
-static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size_t at,
-                    struct kvg_err *err)
-{
-    const struct kvg_plan_op *op = &plan->ops[at];
-    if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
-    size_t n = kvg_store_head(s, op->layer, op->head)->n_slots;
-    for (const struct kvg_plan_op *o = plan->ops; o < op; o++) {
-        if (o->layer != op->layer || o->head != op->head)
-            continue;
-        if (o->whole_groups)
-            return KVG_FAIL(
-                err, KVG_ECHECK,
-                "plan: layer %u, head %u has an operation behind a list in whole groups", op->layer,
-                op->head);
-        n = o->kind == KVG_PLAN_KEEP ? o->n_slots : o->kind == KVG_PLAN_DROP ? n - o->n_slots : n;
-    }
-    if (op->kind == KVG_PLAN_KEEP || op->kind == KVG_PLAN_DROP)
-        return check_list(plan, op, n, err);
-    if (op->kind == KVG_PLAN_SEAL)
-        return check_seal(s, op, n, err);
-    return KVG_FAIL(err, KVG_EUNSUP, "plan: the store cannot carry out '%s' yet",
-                    kvg_plan_kind_name(op->kind));
 }
 
 int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *err)
@@ -371,11 +231,13 @@ int kvg_store_apply(struct kvg_store *s, struct kvg_plan *plan, struct kvg_err *
     int rc = plan->failed
                  ? KVG_FAIL(err, KVG_ECHECK, "plan: more operations or slots than were reserved")
                  : 0;
-    for (size_t i = 0; i < plan->n_ops && !rc; i++)
-        rc = check_op(s, plan, i, err);
+    if (!rc)
+        rc = kvg_store_check_plan(s, plan, err);
     for (size_t i = 0; i < plan->n_ops && !rc; i++) {
         if (plan->ops[i].kind == KVG_PLAN_SEAL)
-            apply_seal(s, &plan->ops[i]);
+            kvg_store_seal(s, &plan->ops[i]);
+        else if (plan->ops[i].kind == KVG_PLAN_MERGE)
+            kvg_store_add_up(s, &plan->ops[i]);
         else
             apply_keep(s, plan, &plan->ops[i]);
     }
@@ -397,11 +259,7 @@ void kvg_store_truncate(struct kvg_store *s, int32_t pos)
                 continue;
             for (size_t i = 0; i < n; i++)
                 s->picks[i] = (uint32_t)i;
-            for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
-                keep_column(s, l * s->cfg.n_kv_heads + h, c, s->picks, n);
-            hd->n_slots = (uint32_t)n;
-            for (size_t c = 0; c < KVG_COL_SIDE + s->cfg.n_side; c++)
-                kvg_store_merge(s, l * s->cfg.n_kv_heads + h, c, 0);
+            keep_head(s, l * s->cfg.n_kv_heads + h, s->picks, n);
         }
     }
 }

@@ -14,7 +14,8 @@ static int check_list(const struct kvg_store *s, size_t head, size_t col, struct
                             head, col);
         n += g->n;
     }
-    if (n != s->heads[head].n_slots)
+    size_t page = kvg_store_is_paged(s, col) ? s->cfg.side_page[col - KVG_COL_SIDE] : 0;
+    if (page ? n * page > s->heads[head].n_slots : n != s->heads[head].n_slots)
         return KVG_FAIL(err, KVG_ECHECK, "store: head %zu has %u slots but column %zu has %zu",
                         head, s->heads[head].n_slots, col, n);
     return 0;
@@ -31,18 +32,23 @@ static int check_order(const struct kvg_store *s, size_t head, struct kvg_err *e
     return 0;
 }
 
-/* What one list may hold beyond its rows: a block of each form in it (sealed groups are full). */
+/* What one list may hold beyond its rows: a block of each form in it, and of forms whose groups may
+ * be short the room of two (the first and the last); small blocks weigh more than their rows. */
 static size_t slack(const struct kvg_store *s, size_t head, size_t col)
 {
     const struct kvg_list *l = &s->heads[head].cols[col];
+    size_t bytes = 0, n_short = 0;
     unsigned seen = 0;
-    size_t bytes = 0;
     for (uint32_t i = 0; i < l->n_segs; i++) {
-        unsigned c = l->segs[i].codec;
-        if (seen >> c & 1 || (c && s->codecs[c].group > 1))
+        unsigned c = l->segs[i].codec, room = kvg_store_block_slots(s, col, c);
+        size_t block = s->heap->class_bytes[kvg_store_class(s, col, c)];
+        if (s->cfg.block_slots < KVG_TILE_SLOTS && !c)
+            bytes += block - room * kvg_store_row_bytes(s, col, c) + sizeof(struct kvg_block);
+        int group = kvg_store_is_group(s, col, c);
+        if (group ? l->segs[i].n == room || n_short++ == 2 : seen >> c & 1)
             continue;
         seen |= 1u << c;
-        bytes += KVG_TILE_SLOTS * kvg_store_row_bytes(s, col, c) + sizeof(struct kvg_block);
+        bytes += block + sizeof(struct kvg_block);
     }
     return bytes;
 }

@@ -4,22 +4,14 @@
 
 #include <string.h>
 
-static int is_group(const struct kvg_store *s, size_t col, unsigned codec)
-{
-    return (col == KVG_COL_K || col == KVG_COL_V) && s->codecs[codec].group > 1;
-}
-
-static int is_kv(size_t col)
-{
-    return col == KVG_COL_K || col == KVG_COL_V;
-}
-
 static int too_empty(const struct kvg_store *s, size_t col, const struct kvg_list *l, size_t n,
                      size_t n_more)
 {
     size_t cap = 0, block = kvg_store_block_slots(s, col, 0), room = 0;
     for (uint32_t i = 0; i < l->n_segs; i++) {
-        size_t own = kvg_store_block_slots(s, col, l->segs[i].codec);
+        size_t own = kvg_store_is_group(s, col, l->segs[i].codec)
+                         ? l->segs[i].n /* short ones stay as they are */
+                         : kvg_store_block_slots(s, col, l->segs[i].codec);
         cap += own;
         room = l->segs[i].codec ? 0 : own - l->segs[i].off - l->segs[i].n;
     }
@@ -35,7 +27,7 @@ static void to_front(struct kvg_store *s, struct kvg_seg *g, size_t col)
     g->off = 0;
     g->b->written = g->n;
     s->count.bytes_written += g->n * rb;
-    if (is_kv(col))
+    if (kvg_store_is_kv(col))
         s->count.n_moved += g->n;
 }
 
@@ -87,7 +79,9 @@ void kvg_store_merge(struct kvg_store *s, size_t head, size_t col, size_t n_more
 {
     struct kvg_list *l = &s->heads[head].cols[col];
     const struct kvg_seg *tail = l->n_segs ? &l->segs[l->n_segs - 1] : NULL;
-    if (n_more && (!tail || (!tail->codec && tail->off + tail->n + n_more <= KVG_TILE_SLOTS)))
+    size_t block = kvg_store_block_slots(s, col, 0);
+    if (kvg_store_is_paged(s, col) ||
+        (n_more && (!tail || (!tail->codec && tail->off + tail->n + n_more <= block))))
         return; /* appending fills blocks only */
     if (!too_empty(s, col, l, s->heads[head].n_slots, n_more) ||
         (col == KVG_COL_POS && take_positions(s, head)))
@@ -101,14 +95,14 @@ void kvg_store_merge(struct kvg_store *s, size_t head, size_t col, size_t n_more
         if (g.off > 0 && g.b->refs == 1)
             to_front(s, &g, col);
         struct kvg_seg *last = l->n_segs ? &l->segs[l->n_segs - 1] : NULL;
-        if (is_group(s, col, g.codec) || !last || last->codec != g.codec ||
+        if (kvg_store_is_group(s, col, g.codec) || !last || last->codec != g.codec ||
             last->off + last->n >= (int)cap) {
             l->segs[l->n_segs++] = g;
             continue;
         }
         size_t rb = kvg_store_row_bytes(s, col, g.codec);
         kvg_store_push(s, l, NULL, col, g.codec, kvg_seg_data(&g, rb), rb, g.n);
-        if (is_kv(col))
+        if (kvg_store_is_kv(col))
             s->count.n_moved += g.n;
         kvg_heap_put(s->heap, g.b);
     }
