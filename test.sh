@@ -109,8 +109,8 @@ compare() {
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
-        cat build/golden.log >&2
     fi
+    cat build/golden.log
 }
 
 check debug -DKVG_WERROR=ON

@@ -89,7 +89,7 @@ static void test_out_of_reach(void **state)
         double factor; /* of what it holds at its most */
         const char *says;
     } cases[] = {{"q8_0", 0.5, "has no budget"},
-                 {"snapkv:window=8+f16", 1.5, "takes only"},
+                 {"snapkv:window=8+f16", 1.5, "takes less"},
                  {"snapkv:window=8+f16", 0.001, "one slot"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kvg_arena a;

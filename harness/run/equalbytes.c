@@ -271,20 +271,18 @@ int kvg_equal_find(struct kvg_equal *e, size_t n, double target, struct kvg_budg
         if (fabs(fixed / target - 1) <= KVG_EQUAL_TOLERANCE)
             return 0;
         return KVG_FAIL(err, KVG_ENONE,
-                        "%.0f bytes a token are out of reach: it has no budget and holds %.0f; "
-                        "combine it with a strategy that evicts",
-                        target, fixed);
+                        "%.0f bytes a token are out of reach: it has no budget to fit; combine "
+                        "it with a strategy that evicts",
+                        target);
     }
     size_t lo = 1, hi = n;
     double least = at(e, lo, n), most = at(e, hi, n);
     if (least > target * (1 + KVG_EQUAL_TOLERANCE))
         return KVG_FAIL(err, KVG_ENONE,
-                        "%.0f bytes a token are out of reach: one slot a head takes %.0f", target,
-                        least);
+                        "%.0f bytes a token are out of reach: one slot a head takes more", target);
     if (most < target * (1 - KVG_EQUAL_TOLERANCE))
         return KVG_FAIL(err, KVG_ENONE,
-                        "%.0f bytes a token are out of reach: everything takes only %.0f", target,
-                        most);
+                        "%.0f bytes a token are out of reach: everything takes less", target);
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
         if (at(e, mid, n) <= target)

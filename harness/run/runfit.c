@@ -94,13 +94,16 @@ int kvg_runplan_fit(struct kvg_runplan *p, struct kvg_err *err)
 {
     size_t longest = longest_prompt(p);
     struct kvg_equal *e = NULL;
+    const char *opened = "";
     int rc = 0;
     for (size_t i = 0; i < p->n_strategies && !rc; i++) {
         struct kvg_plan_strategy *s = &p->strategies[i];
         if (!s->target_bytes)
             continue;
-        if (!e || strcmp(p->strategies[i - 1].spec, s->spec)) {
+        if (strcmp(opened, s->spec)) { /* targets of one spec stand together */
             kvg_equal_close(e);
+            e = NULL;
+            opened = s->spec;
             rc = kvg_equal_open(&e, s->spec, p->model, longest, &p->arena, err);
         }
         if (!rc)

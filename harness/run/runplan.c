@@ -65,7 +65,8 @@ static int add_role(struct kvg_runplan *p, enum kvg_role role, struct kvg_err *e
     return KVG_FAIL(err, KVG_ECHECK, "the registry has no strategy of role %d", (int)role);
 }
 
-/* A spec as it is, or at every target. What is exact and whole, and the baseline, have no targets. */
+/* A spec as it is, or at every target. What is exact and whole, and the baseline, have no targets;
+ * what has no budget runs as it is too. */
 static int add_listed(struct kvg_runplan *p, const char *spec, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
@@ -73,7 +74,7 @@ static int add_listed(struct kvg_runplan *p, const char *spec, struct kvg_err *e
     enum kvg_role role = p->strategies[p->n_strategies - (rc ? 0 : 1)].pipe.role;
     if (rc || !s->n_equal_bytes || role == KVG_ROLE_FLOOR || role == KVG_ROLE_BASELINE)
         return rc;
-    p->n_strategies--;
+    p->n_strategies -= p->strategies[p->n_strategies - 1].budget != NULL;
     for (size_t i = 0; i < s->n_equal_bytes && !rc; i++)
         rc = add_strategy(p, spec, (double)s->equal_bytes[i], err);
     return rc;
@@ -107,7 +108,7 @@ static int add_strategies(struct kvg_runplan *p, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
     p->baseline = p->floor = SIZE_MAX;
-    size_t most = s->strategies.n * (s->n_equal_bytes ? s->n_equal_bytes : 1) + 2;
+    size_t most = s->strategies.n * (s->n_equal_bytes + 1) + 2;
     p->strategies = kvg_arena_array(&p->arena, most, sizeof *p->strategies);
     if (!p->strategies)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
