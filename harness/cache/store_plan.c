@@ -72,21 +72,39 @@ static int check_seal(const struct kvg_store *s, const struct kvg_plan_op *op, s
     return check_channels(s, op, err);
 }
 
-/* One operation against the slots its head will have after those before it. */
-static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size_t at,
-                    struct kvg_err *err)
+/* Slots of the head of one operation after those before it. In a run of operations on one head
+ * the count at the one before it, in *slots, is where to go on from. */
+static int slots_then(const struct kvg_store *s, const struct kvg_plan *plan, size_t at,
+                      size_t *slots, struct kvg_err *err)
 {
-    const struct kvg_plan_op *op = &plan->ops[at];
-    if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
-        return KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
+    const struct kvg_plan_op *op = &plan->ops[at], *o = plan->ops;
     size_t n = kvg_store_head(s, op->layer, op->head)->n_slots;
-    for (const struct kvg_plan_op *o = plan->ops; o < op; o++) {
+    if (at && op[-1].layer == op->layer && op[-1].head == op->head) {
+        n = *slots;
+        o = op - 1;
+    }
+    for (; o < op; o++) {
         if (o->layer != op->layer || o->head != op->head)
             continue;
         if (o->whole_groups && (o->kind == KVG_PLAN_KEEP || o->kind == KVG_PLAN_DROP))
             return malformed(op, "comes behind a list in whole groups", err);
         n = o->kind == KVG_PLAN_KEEP ? o->n_slots : o->kind == KVG_PLAN_DROP ? n - o->n_slots : n;
     }
+    *slots = n;
+    return 0;
+}
+
+/* One operation; `slots` as slots_then takes and gives it. */
+static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size_t at,
+                    size_t *slots, struct kvg_err *err)
+{
+    const struct kvg_plan_op *op = &plan->ops[at];
+    if (op->layer >= s->cfg.n_layers || op->head >= s->cfg.n_kv_heads)
+        return KVG_FAIL(err, KVG_ECHECK, "plan: no layer %u, head %u", op->layer, op->head);
+    int rc = slots_then(s, plan, at, slots, err);
+    if (rc)
+        return rc;
+    size_t n = *slots;
     switch (op->kind) {
     case KVG_PLAN_KEEP:
     case KVG_PLAN_DROP:
@@ -104,8 +122,9 @@ static int check_op(const struct kvg_store *s, const struct kvg_plan *plan, size
 int kvg_store_check_plan(const struct kvg_store *s, const struct kvg_plan *plan,
                          struct kvg_err *err)
 {
+    size_t slots = 0;
     int rc = 0;
     for (size_t i = 0; i < plan->n_ops && !rc; i++)
-        rc = check_op(s, plan, i, err);
+        rc = check_op(s, plan, i, &slots, err);
     return rc;
 }

@@ -58,7 +58,9 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
     int rc = s->tokens ? kvg_store_open(&s->store, &c, err)
                        : KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     if (!rc)
-        rc = kvg_plan_init(&s->plan, heads * 4 + 16, (heads + 2) * (e->cfg.max_tokens + 1), err);
+        /* a layer may spread every slot that goes, one operation each */
+        rc = kvg_plan_init(&s->plan, heads * 4 + 16 + m->n_kv_heads * e->cfg.max_tokens,
+                           (heads + 2) * (e->cfg.max_tokens + 1), err);
     if (!rc)
         rc = kvg_stream_add_codecs(pipe, s->store, err);
     if (rc) {
