@@ -17,6 +17,7 @@ TABLE(turns, KVG_TURNS_COLUMNS, "one row per turn of a cell");
 TABLE(steps, KVG_STEPS_COLUMNS, "one row per step of a reply: drift, or time by phase");
 TABLE(kept, KVG_KEPT_COLUMNS, "which positions each layer keeps, for one item");
 TABLE(bench, KVG_BENCH_COLUMNS, "speed at a depth, in the vocabulary of llama-bench");
+TABLE(recall, KVG_RECALL_COLUMNS, "facts asked back on the constructed recall model, one a row");
 TABLE(summary, KVG_SUMMARY_COLUMNS, "every number of the summary, one a row");
 
 const struct kvg_table *const kvg_tables[] = {
@@ -25,6 +26,7 @@ const struct kvg_table *const kvg_tables[] = {
     &kvg_table_steps,
     &kvg_table_kept,
     &kvg_table_bench,
+    &kvg_table_recall,
     &kvg_table_summary,
     NULL,
 };

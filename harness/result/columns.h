@@ -200,6 +200,25 @@ struct kvg_table {
     X(SUMMARY, n_items, U64, 0, "items", "items behind the number")                                \
     X(SUMMARY, note, STR, 0, "", "few, not distinguishable, ...")
 
+#define KVG_RECALL_COLUMNS(X)                                                                      \
+    X(RECALL, schema, U64, 1, "", "version of these columns")                                      \
+    X(RECALL, strategy, STR, 1, "", "label as the user wrote it")                                  \
+    X(RECALL, spec, STR, 0, "", "the strategy with every option resolved")                         \
+    X(RECALL, role, STR, 0, "", "baseline, control, floor or strategy")                            \
+    X(RECALL, query, STR, 1, "", "seen: the questions end the prompt; unseen: they come later")    \
+    X(RECALL, length, U64, 1, "tokens", "length of the text with the facts")                       \
+    X(RECALL, status, STR, 1, "", "ok or skipped")                                                 \
+    X(RECALL, reason, STR, 0, "", "why it was skipped")                                            \
+    X(RECALL, fact, U64, 0, "", "fact, from 0, the earliest first")                                \
+    X(RECALL, pos, U64, 0, "tokens", "logical position of the fact's key")                         \
+    X(RECALL, key, U64, 0, "", "token that is asked for")                                          \
+    X(RECALL, expected, U64, 0, "", "token that followed it")                                      \
+    X(RECALL, got, U64, 0, "", "the likeliest token")                                              \
+    X(RECALL, recalled, U64, 0, "0/1", "both are the same")                                        \
+    X(RECALL, nll, F64, 0, "nats", "-log probability of the expected token")                       \
+    X(RECALL, kept_tokens_mean, F64, 0, "tokens", "slots held after the prompt, mean of the heads") \
+    X(RECALL, logical_bytes, U64, 0, "bytes", "bytes stored after the prompt")
+
 #define KVG_COLUMN_ID(T, name, type, required, unit, help) KVG_##T##_##name,
 
 enum kvg_cells_column { KVG_CELLS_COLUMNS(KVG_COLUMN_ID) KVG_CELLS_N };
@@ -207,13 +226,14 @@ enum kvg_turns_column { KVG_TURNS_COLUMNS(KVG_COLUMN_ID) KVG_TURNS_N };
 enum kvg_steps_column { KVG_STEPS_COLUMNS(KVG_COLUMN_ID) KVG_STEPS_N };
 enum kvg_kept_column { KVG_KEPT_COLUMNS(KVG_COLUMN_ID) KVG_KEPT_N };
 enum kvg_bench_column { KVG_BENCH_COLUMNS(KVG_COLUMN_ID) KVG_BENCH_N };
+enum kvg_recall_column { KVG_RECALL_COLUMNS(KVG_COLUMN_ID) KVG_RECALL_N };
 enum kvg_summary_column { KVG_SUMMARY_COLUMNS(KVG_COLUMN_ID) KVG_SUMMARY_N };
 
 /* At least the widest table's number of columns (asserted at compile time). */
 enum { KVG_COLUMNS_MAX = 80 };
 
 extern const struct kvg_table kvg_table_cells, kvg_table_turns, kvg_table_steps, kvg_table_kept,
-    kvg_table_bench, kvg_table_summary;
+    kvg_table_bench, kvg_table_recall, kvg_table_summary;
 /* All tables, NULL-terminated. */
 extern const struct kvg_table *const kvg_tables[];
 

@@ -1,4 +1,5 @@
 /* The summary as text for a terminal of 100 columns. Returns text; prints nothing. */
+#include "result/recall.h"
 #include "result/table.h"
 
 #include <math.h>
@@ -48,7 +49,7 @@ static void put_row(struct kvg_str *out, const struct kvg_grid *g, const char **
     put_numbers(out, g, row, gap);
 }
 
-static void put_grid(struct kvg_str *out, const struct kvg_grid *g)
+void kvg_grid_print(const struct kvg_grid *g, struct kvg_str *out)
 {
     size_t numbers = 2, label = column_width(g, 0), gap = 2;
     for (size_t c = 1; c < g->n_columns; c++)
@@ -111,7 +112,7 @@ static int put_section(struct kvg_str *out, struct kvg_summary *s, const struct 
         struct kvg_grid g;
         rc = kvg_grid_make(s, x, (enum kvg_table_view)view, &g, err);
         if (!rc && g.n_rows)
-            put_grid(out, &g);
+            kvg_grid_print(&g, out);
         if (!rc && view == KVG_VIEW_MAIN)
             put_floor(out, x);
     }
@@ -141,6 +142,21 @@ static void put_head(struct kvg_str *out, const struct kvg_run *run)
         kvg_str_addf(out, "%zu rows of unfinished cells left out\n", run->n_orphans);
 }
 
+static int put_recall(struct kvg_str *out, const char *run_dir, struct kvg_err *err)
+{
+    struct kvg_recall r;
+    kvg_recall_init(&r);
+    int rc = kvg_recall_load(&r, run_dir, err);
+    for (size_t q = 0; kvg_recall_queries[q] && !rc; q++) {
+        struct kvg_grid g;
+        rc = kvg_recall_grid(&r, kvg_recall_queries[q], &g, err);
+        if (!rc && g.n_rows)
+            kvg_grid_print(&g, out);
+    }
+    kvg_recall_release(&r);
+    return rc;
+}
+
 int kvg_summary_print(const char *run_dir, struct kvg_str *out, struct kvg_err *err)
 {
     struct kvg_summary s;
@@ -154,6 +170,8 @@ int kvg_summary_print(const char *run_dir, struct kvg_str *out, struct kvg_err *
     put_head(out, &s.run);
     for (size_t i = 0; i < n && !rc; i++)
         rc = put_section(out, &s, &sections[i], err);
+    if (!rc)
+        rc = put_recall(out, run_dir, err);
     if (n && !rc && !out->failed)
         put_legend(out, from);
     put_failures(out, &s.run);

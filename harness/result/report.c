@@ -4,6 +4,7 @@
 
 #include "base/fs.h"
 #include "result/plot.h"
+#include "result/recall.h"
 #include "result/table.h"
 
 #include <inttypes.h>
@@ -110,10 +111,11 @@ static void put_header(struct kvg_str *o, const struct kvg_grid *g)
     kvg_str_add(o, "<thead><tr>");
     for (size_t c = 0; c < g->n_columns; c++) {
         kvg_str_add(o, "<th scope=\"col\">");
-        if (c)
+        int linked = g->metrics[c] && g->metrics[c][0];
+        if (linked)
             kvg_str_addf(o, "<a href=\"#m-%s\">", g->metrics[c]);
         kvg_html_text(o, g->heads[c]);
-        kvg_str_add(o, c ? "</a></th>" : "</th>");
+        kvg_str_add(o, linked ? "</a></th>" : "</th>");
     }
     kvg_str_add(o, "</tr></thead>\n<tbody>\n");
 }
@@ -173,6 +175,27 @@ static int put_section(struct kvg_str *o, struct kvg_summary *s, const struct kv
         if (!rc && view == KVG_VIEW_MAIN)
             put_floor(o, x);
     }
+    return rc;
+}
+
+static int put_recall(struct kvg_str *o, const struct kvg_run *run, struct kvg_err *err)
+{
+    struct kvg_recall r;
+    kvg_recall_init(&r);
+    int rc = kvg_recall_load(&r, run->dir, err);
+    if (!rc && r.n)
+        kvg_str_add(o, "<h2>Recall on the constructed model</h2>\n<p>A model with hand-set weights "
+                       "that recalls every fact from an exact cache: what is wrong here the cache "
+                       "has lost. Columns count facts recalled of those asked by length of the "
+                       "text, then shares over all lengths: all facts, and those of the first, "
+                       "second and last third of the text.</p>\n");
+    for (size_t q = 0; kvg_recall_queries[q] && !rc; q++) {
+        struct kvg_grid g;
+        rc = kvg_recall_grid(&r, kvg_recall_queries[q], &g, err);
+        if (!rc && g.n_rows)
+            put_grid(o, &g);
+    }
+    kvg_recall_release(&r);
     return rc;
 }
 
@@ -310,6 +333,7 @@ static int write_report(struct kvg_str *o, struct kvg_summary *s, struct kvg_err
         rc = put_section(o, s, &sections[i], err);
     if (!n)
         kvg_str_add(o, "<p class=\"warn\">Nothing was measured.</p>\n");
+    rc = rc ? rc : put_recall(o, &s->run, err);
     put_plots(o, &s->run);
     put_failures(o, &s->run);
     put_metrics(o, s);

@@ -1,6 +1,8 @@
 /* Computes the summary's values from slices and writes summary.csv. */
 #include "result/summary.h"
 
+#include "result/recall.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +213,35 @@ static void fill_row(struct kvg_row *row, const struct kvg_summary_value *v)
     kvg_row_set_str(row, KVG_SUMMARY_note, v->note);
 }
 
+/* Shares of facts recalled: one row per strategy, query and length. */
+static int write_recall(struct kvg_csv *csv, const char *run_dir, struct kvg_err *err)
+{
+    struct kvg_recall r;
+    char workload[64];
+    kvg_recall_init(&r);
+    int rc = kvg_recall_load(&r, run_dir, err);
+    for (size_t i = 0; i < r.n && !rc; i++) {
+        const struct kvg_recall_sum *x = &r.v[i];
+        struct kvg_row row;
+        if (!x->all.asked)
+            continue;
+        snprintf(workload, sizeof workload, "recall-%.16s-%llu", x->query,
+                 (unsigned long long)x->length);
+        kvg_row_init(&row, &kvg_table_summary);
+        kvg_row_set_str(&row, KVG_SUMMARY_strategy, x->strategy);
+        kvg_row_set_str(&row, KVG_SUMMARY_role, x->role);
+        kvg_row_set_str(&row, KVG_SUMMARY_workload, workload);
+        kvg_row_set_str(&row, KVG_SUMMARY_metric, "recall");
+        kvg_row_set_str(&row, KVG_SUMMARY_unit, "share");
+        kvg_row_set_str(&row, KVG_SUMMARY_stat, "mean");
+        kvg_row_set_f64(&row, KVG_SUMMARY_value, (double)x->all.recalled / (double)x->all.asked);
+        kvg_row_set_u64(&row, KVG_SUMMARY_n, x->all.asked);
+        rc = kvg_csv_write(csv, &row, err);
+    }
+    kvg_recall_release(&r);
+    return rc;
+}
+
 /* Written beside and renamed: a reader never sees half a summary. */
 int kvg_summary_make(const char *run_dir, struct kvg_err *err)
 {
@@ -229,6 +260,8 @@ int kvg_summary_make(const char *run_dir, struct kvg_err *err)
         fill_row(&row, &s.v[i]);
         rc = kvg_csv_write(csv, &row, err);
     }
+    if (!rc)
+        rc = write_recall(csv, run_dir, err);
     int rc2 = kvg_csv_close(csv, rc ? NULL : err);
     rc = rc ? rc : rc2;
     if (!rc && rename(tmp, path))

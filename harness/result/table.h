@@ -44,6 +44,9 @@ struct kvg_grid {
 int kvg_grid_make(struct kvg_summary *s, const struct kvg_section *section,
                   enum kvg_table_view view, struct kvg_grid *grid, struct kvg_err *err);
 
+/* A grid as text for a terminal of 100 columns (print.c). */
+void kvg_grid_print(const struct kvg_grid *grid, struct kvg_str *out);
+
 /* What the marks before a label mean: 'B' baseline, 'F' floor, 'C' control, ' ' strategy. */
 char kvg_role_mark(const char *role);
 

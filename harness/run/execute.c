@@ -8,6 +8,7 @@
 #include "run/folder.h"
 #include "run/forced.h"
 #include "run/free.h"
+#include "run/recall.h"
 #include "run/rig.h"
 #include "run/stop.h"
 #include "run/timing.h"
@@ -118,42 +119,67 @@ static int run_group(struct run *run, const struct kvg_group *g, struct kvg_err 
     return rc;
 }
 
-static int put_bench(void *arg, const struct kvg_row *row, struct kvg_err *err)
+static int put_row(void *arg, const struct kvg_row *row, struct kvg_err *err)
 {
     int rc = kvg_csv_write(arg, row, err);
     return rc ? rc : kvg_csv_flush(arg, err);
 }
 
-/* bench.csv is written under another name until it is whole: a resumed run makes it again. */
-static int run_bench(struct run *run, struct kvg_err *err)
+static int measure_bench(struct run *run, struct kvg_csv *csv, struct kvg_err *err)
 {
     const struct kvg_suite *s = run->plan->suite;
     const struct kvg_strlist *specs = s->bench_strategies.n ? &s->bench_strategies : &s->strategies;
     size_t n_threads = (size_t)kvg_pool_threads(run->opt->pool);
+    const struct kvg_bench_cfg cfg = {.model = run->plan->model,
+                                      .kernels = run->opt->kernels,
+                                      .specs = specs->v,
+                                      .n_specs = specs->n,
+                                      .gens = &s->bench_n_gen,
+                                      .n_gens = 1,
+                                      .depths = s->bench_depths,
+                                      .n_depths = s->n_bench_depths,
+                                      .threads = &n_threads,
+                                      .n_threads = 1,
+                                      .reps = 1,
+                                      .seed = s->seed};
+    return kvg_bench_run(&cfg, run->pr, put_row, csv, err);
+}
+
+static int measure_recall(struct run *run, struct kvg_csv *csv, struct kvg_err *err)
+{
+    const struct kvg_suite *s = run->plan->suite;
+    const struct kvg_strlist *specs =
+        s->recall_strategies.n ? &s->recall_strategies : &s->strategies;
+    const struct kvg_recall_cfg cfg = {.kernels = run->opt->kernels,
+                                       .pool = run->opt->pool,
+                                       .specs = specs->v,
+                                       .n_specs = specs->n,
+                                       .lengths = s->recall_lengths,
+                                       .n_lengths = s->n_recall_lengths,
+                                       .n_facts = s->recall_facts,
+                                       .seed = s->seed,
+                                       .skip_unfit = 1};
+    return kvg_recall_run(&cfg, run->pr, put_row, csv, err);
+}
+
+/* A file beside the cells. It is written under another name until it is whole: a resumed run makes
+ * it again. */
+static int write_beside(struct run *run, const struct kvg_table *table,
+                        int (*measure)(struct run *, struct kvg_csv *, struct kvg_err *),
+                        struct kvg_err *err)
+{
     char path[KVG_RUN_DIR_CAP + 32], part[KVG_RUN_DIR_CAP + 32];
     struct kvg_csv *csv;
-    snprintf(path, sizeof path, "%s/bench.csv", run->dir);
-    snprintf(part, sizeof part, "%s/bench.csv.part", run->dir);
-    if (!s->bench || kvg_fs_exists(path))
+    snprintf(path, sizeof path, "%s/%.16s.csv", run->dir, table->name);
+    snprintf(part, sizeof part, "%s/%.16s.csv.part", run->dir, table->name);
+    if (kvg_fs_exists(path))
         return KVG_OK;
     unlink(part);
-    int rc = kvg_csv_open_append(&csv, part, &kvg_table_bench, err);
+    int rc = kvg_csv_open_append(&csv, part, table, err);
     if (rc)
         return rc;
-    struct kvg_bench_cfg cfg = {.model = run->plan->model,
-                                .kernels = run->opt->kernels,
-                                .specs = specs->v,
-                                .n_specs = specs->n,
-                                .gens = &s->bench_n_gen,
-                                .n_gens = 1,
-                                .depths = s->bench_depths,
-                                .n_depths = s->n_bench_depths,
-                                .threads = &n_threads,
-                                .n_threads = 1,
-                                .reps = 1,
-                                .seed = s->seed};
-    kvg_progress_begin(run->pr, "bench", 0);
-    rc = kvg_bench_run(&cfg, run->pr, put_bench, csv, err);
+    kvg_progress_begin(run->pr, table->name, 0);
+    rc = measure(run, csv, err);
     kvg_progress_end(run->pr, 0);
     int closed = kvg_csv_close(csv, rc ? NULL : err);
     rc = rc ? rc : closed;
@@ -174,8 +200,10 @@ static int run_all(struct run *run, struct kvg_err *err)
         kvg_progress_note(run->pr, "%zu choices of the baseline were ties decided by rounding",
                           run->rig.n_ties);
     kvg_rig_close(&run->rig);
-    if (!rc)
-        rc = run_bench(run, err);
+    if (!rc && run->plan->suite->bench)
+        rc = write_beside(run, &kvg_table_bench, measure_bench, err);
+    if (!rc && run->plan->suite->recall)
+        rc = write_beside(run, &kvg_table_recall, measure_recall, err);
     if (!rc && !run->rows.n_measured)
         rc = KVG_FAIL(err, KVG_ENONE,
                       "nothing was measured: every cell was skipped or failed; "

@@ -39,7 +39,8 @@ void kvg_suite_defaults(struct kvg_suite *s)
                             .time_reply_tokens = 32,
                             .rounds = 3,
                             .uncached_depths = 8,
-                            .bench_n_gen = 8};
+                            .bench_n_gen = 8,
+                            .recall_facts = 16};
 }
 
 /* ---- the file: a field that is absent stays NULL (or n 0) and so keeps its default ---- */
@@ -74,6 +75,14 @@ struct raw_bench {
     size_t n_strategies;
 };
 
+struct raw_recall {
+    const char **lengths;
+    size_t n_lengths;
+    const char *facts;
+    const char **strategies;
+    size_t n_strategies;
+};
+
 struct raw_suite {
     const char *name, *description;
     const char **strategies, **equal_bytes;
@@ -85,6 +94,7 @@ struct raw_suite {
     struct raw_drift *drift;
     struct raw_time *time;
     struct raw_bench *bench;
+    struct raw_recall *recall;
 };
 
 static const cyaml_strval_t modes[] = {{"forced", KVG_MODE_FORCED}, {"free", KVG_MODE_FREE}};
@@ -143,6 +153,13 @@ static const cyaml_schema_field_t bench_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t recall_fields[] = {
+    LIST(struct raw_recall, lengths, OPT_PTR, &text_value),
+    UINT(struct raw_recall, facts),
+    LIST(struct raw_recall, strategies, OPT_PTR, &text_value),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t suite_fields[] = {
     TEXT(struct raw_suite, name, CYAML_FLAG_POINTER),
     TEXT(struct raw_suite, description, OPT_PTR),
@@ -157,6 +174,7 @@ static const cyaml_schema_field_t suite_fields[] = {
     CYAML_FIELD_MAPPING_PTR("drift", OPT_PTR, struct raw_suite, drift, drift_fields),
     CYAML_FIELD_MAPPING_PTR("time", OPT_PTR, struct raw_suite, time, time_fields),
     CYAML_FIELD_MAPPING_PTR("bench", OPT_PTR, struct raw_suite, bench, bench_fields),
+    CYAML_FIELD_MAPPING_PTR("recall", OPT_PTR, struct raw_suite, recall, recall_fields),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t suite_schema = {
@@ -201,6 +219,8 @@ static const char *known_keys_near(const char *log, const char *key)
         n = add_keys(time_fields, names, 0);
     else if (strstr(log, "'bench'"))
         n = add_keys(bench_fields, names, 0);
+    else if (strstr(log, "'recall'"))
+        n = add_keys(recall_fields, names, 0);
     else if (strstr(log, "'workloads'"))
         n = add_keys(workload_fields, names, 0);
     else
@@ -325,22 +345,40 @@ static int take_time(const struct taker *t, struct kvg_suite *s, const struct ra
     return rc ? rc : put(t, "uncached_depths", r->uncached_depths, &s->uncached_depths);
 }
 
+static int take_sizes(const struct taker *t, const char *key, const char **text, size_t n,
+                      size_t **to, size_t *n_to)
+{
+    *to = kvg_arena_array(t->a, n + 1, sizeof **to);
+    if (!*to)
+        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
+    *n_to = n;
+    for (size_t i = 0; i < n; i++) {
+        int rc = put(t, key, text[i], &(*to)[i]);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
 static int take_bench(const struct taker *t, struct kvg_suite *s, const struct raw_bench *b)
 {
     s->bench = b != NULL;
     if (!b)
         return 0;
     s->bench_strategies = (struct kvg_strlist){b->strategies, b->n_strategies};
-    s->bench_depths = kvg_arena_array(t->a, b->n_depths + 1, sizeof *s->bench_depths);
-    if (!s->bench_depths)
-        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
-    s->n_bench_depths = b->n_depths;
-    for (size_t i = 0; i < b->n_depths; i++) {
-        int rc = put(t, "depths", b->depths[i], &s->bench_depths[i]);
-        if (rc)
-            return rc;
-    }
-    return put(t, "n_gen", b->n_gen, &s->bench_n_gen);
+    int rc = take_sizes(t, "depths", b->depths, b->n_depths, &s->bench_depths, &s->n_bench_depths);
+    return rc ? rc : put(t, "n_gen", b->n_gen, &s->bench_n_gen);
+}
+
+static int take_recall(const struct taker *t, struct kvg_suite *s, const struct raw_recall *r)
+{
+    s->recall = r != NULL;
+    if (!r)
+        return 0;
+    s->recall_strategies = (struct kvg_strlist){r->strategies, r->n_strategies};
+    int rc = take_sizes(t, "lengths", r->lengths, r->n_lengths, &s->recall_lengths,
+                        &s->n_recall_lengths);
+    return rc ? rc : put(t, "facts", r->facts, &s->recall_facts);
 }
 
 static int take_equal_bytes(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
@@ -392,7 +430,9 @@ static int take(const struct taker *t, struct kvg_suite *s, const struct raw_sui
         rc = take_drift(t, s, r->drift);
     if (!rc)
         rc = take_time(t, s, r->time);
-    return rc ? rc : take_bench(t, s, r->bench);
+    if (!rc)
+        rc = take_bench(t, s, r->bench);
+    return rc ? rc : take_recall(t, s, r->recall);
 }
 
 static void log_to_str(cyaml_log_t level, void *ctx, const char *fmt, va_list args)

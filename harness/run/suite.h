@@ -60,6 +60,11 @@ struct kvg_suite {
     size_t *bench_depths;
     size_t n_bench_depths, bench_n_gen;
     struct kvg_strlist bench_strategies; /* n 0 = all of the suite */
+
+    int recall; /* 1 = the run folder gets a recall.csv */
+    size_t *recall_lengths;
+    size_t n_recall_lengths, recall_facts;
+    struct kvg_strlist recall_strategies; /* n 0 = all of the suite */
 };
 
 /* Defaults of a run made of flags alone: forced mode, drift lane. */

@@ -1,5 +1,6 @@
 /* Owns the checks of resolved settings and their print as YAML; must not know how they were read.
  */
+#include "run/recall.h"
 #include "run/suite.h"
 
 #include <string.h>
@@ -34,6 +35,11 @@ int kvg_suite_check(const struct kvg_suite *s, struct kvg_err *err)
                         s->uncached_depths);
     if (s->bench && (s->n_bench_depths == 0 || s->bench_n_gen == 0))
         return KVG_FAIL(err, KVG_EUSAGE, "'bench' needs 'depths' and an 'n_gen' of at least 1");
+    if (s->recall) {
+        int rc = kvg_recall_check(s->recall_lengths, s->n_recall_lengths, s->recall_facts, err);
+        if (rc)
+            return rc;
+    }
     for (size_t i = 0; i < s->strategies.n; i++)
         for (size_t j = 0; j < i; j++)
             if (!strcmp(s->strategies.v[i], s->strategies.v[j]))
@@ -68,6 +74,14 @@ static void put_list(struct kvg_str *out, const char *indent, const char *key,
         put_text(out, l->v[i]);
         kvg_str_addc(out, '\n');
     }
+}
+
+static void put_sizes(struct kvg_str *out, const char *key, const size_t *v, size_t n)
+{
+    kvg_str_addf(out, "%s: [", key);
+    for (size_t i = 0; i < n; i++)
+        kvg_str_addf(out, "%s%zu", i ? ", " : "", v[i]);
+    kvg_str_add(out, "]\n");
 }
 
 static void put_drift(const struct kvg_suite *s, struct kvg_str *out)
@@ -124,11 +138,14 @@ void kvg_suite_print(const struct kvg_suite *s, struct kvg_str *out)
         put_drift(s, out);
     if (s->lanes[KVG_LANE_TIME])
         put_time(s, out);
-    if (!s->bench)
-        return;
-    kvg_str_add(out, "bench:\n  depths: [");
-    for (size_t i = 0; i < s->n_bench_depths; i++)
-        kvg_str_addf(out, "%s%zu", i ? ", " : "", s->bench_depths[i]);
-    kvg_str_addf(out, "]\n  n_gen: %zu\n", s->bench_n_gen);
-    put_list(out, "  ", "strategies", &s->bench_strategies);
+    if (s->bench) {
+        put_sizes(out, "bench:\n  depths", s->bench_depths, s->n_bench_depths);
+        kvg_str_addf(out, "  n_gen: %zu\n", s->bench_n_gen);
+        put_list(out, "  ", "strategies", &s->bench_strategies);
+    }
+    if (s->recall) {
+        put_sizes(out, "recall:\n  lengths", s->recall_lengths, s->n_recall_lengths);
+        kvg_str_addf(out, "  facts: %zu\n", s->recall_facts);
+        put_list(out, "  ", "strategies", &s->recall_strategies);
+    }
 }
