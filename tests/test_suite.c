@@ -64,6 +64,11 @@ static void test_refused(void **state)
         {HEAD "drift:\n  free_tokens: 0\n", "'free_tokens' is 0"},
         {HEAD "seeds: 0\ndrift: {floor_items: 1}\n", "'seeds' is 0"},
         {HEAD "drift: {floor_items: 1}\nbench:\n  n_gen: 4\n", "'bench' needs 'depths'"},
+        {HEAD "drift: {floor_items: 1}\nrecall:\n  facts: 4\n", "recall: no length given"},
+        {HEAD "drift: {floor_items: 1}\nrecall:\n  lengths: [64]\n  facts: 22\n",
+         "22 facts need 67"},
+        {HEAD "drift: {floor_items: 1}\nrecall:\n  lenghts: [64]\n",
+         "unknown key 'lenghts'; did you mean 'lengths'?"},
         {"name: a/b\nstrategies: [full]\nworkloads: [{source: chat}]\ndrift: {floor_items: 1}\n",
          "'a/b' cannot name a folder"},
         {"name: q\nstrategies: [full, full]\nworkloads: [{source: chat}]\ndrift: {floor_items: "
@@ -110,7 +115,8 @@ static void test_values(void **state)
     int rc = read_text(HEAD "    items: [x, y]\nseed: 7\nseeds_mode: all\n"
                             "drift:\n  modes: [free]\n  target: greedy\n  reply_tokens: 0\n"
                             "time:\n  items: [z]\n  strategies: [full]\n  uncached_depths: 3\n"
-                            "bench:\n  depths: [0, 512]\n  n_gen: 4\n",
+                            "bench:\n  depths: [0, 512]\n  n_gen: 4\n"
+                            "recall:\n  lengths: [96, 512]\n  facts: 8\n  strategies: [full]\n",
                        &s, &a, &err);
     assert_int_equal(rc, 0);
     assert_string_equal(s.strategies.v[1], "random:budget=25%");
@@ -125,6 +131,9 @@ static void test_values(void **state)
     assert_int_equal(s.rounds, 3);       /* the default */
     assert_int_equal(s.uncached_depths, 3);
     assert_int_equal(s.bench_depths[1], 512);
+    assert_int_equal(s.recall_lengths[0], 96);
+    assert_int_equal(s.recall_facts, 8);
+    assert_string_equal(s.recall_strategies.v[0], "full");
     kvg_arena_release(&a);
 }
 

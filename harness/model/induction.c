@@ -30,6 +30,8 @@ enum {
     OVERLAP_MOST = 12                 /* of two codes, out of CODE */
 };
 
+_Static_assert(LAYERS *HEADS *D == KVG_INDUCTION_ATTENTION, "what the header says");
+
 /* Pair i turns by BASE^(-i / 32) a position: the fast ones tell neighbours apart, the first slow
  * one turns by 1e-6 and so moves by less than 0.01 in 8192 positions. */
 static const float base = 1e12f;

@@ -23,7 +23,8 @@ enum {
     KVG_INDUCTION_BEGIN =
         KVG_INDUCTION_WORDS + 1, /* begins a text, so that no word is at position 0 */
     KVG_INDUCTION_ASKS = KVG_INDUCTION_WORDS + 3,
-    KVG_INDUCTION_VOCAB = KVG_INDUCTION_ASKS + KVG_INDUCTION_WORDS
+    KVG_INDUCTION_VOCAB = KVG_INDUCTION_ASKS + KVG_INDUCTION_WORDS,
+    KVG_INDUCTION_ATTENTION = 2 * 2 * 64 /* layers x heads x channels, what attention costs */
 };
 
 /* A token that asks for what followed `word`, as the word itself would, but is not that word: it

@@ -10,9 +10,7 @@
 
 #include <string.h>
 
-enum { GROUP = 16 }; /* strategies whose prompt is computed once */
-
-enum query { QUERY_UNSEEN, QUERY_SEEN, QUERY_N }; /* in the order of kvg_recall_queries */
+enum query { QUERY_UNSEEN, QUERY_SEEN }; /* in the order of kvg_recall_queries */
 
 struct fact {
     int32_t key, value;
@@ -44,14 +42,14 @@ struct recall {
     struct kvg_dims dims;
     struct kvg_drift_base base;
     struct kvg_drift_base *drift; /* NULL until its room is there */
-    struct arm *arms;             /* [GROUP] */
+    struct arm *arms;             /* [KVG_RECALL_GROUP] */
     size_t n_arms;
     /* the present text */
     size_t length, n_prompt;
     int32_t *prompt; /* [longest + facts] */
     struct fact facts[KVG_RECALL_FACTS_MAX];
     int32_t asks[KVG_RECALL_FACTS_MAX]; /* in the order of asking */
-    float *hidden, *logits;             /* [GROUP, n_embd], [GROUP, n_vocab] */
+    float *hidden, *logits; /* [KVG_RECALL_GROUP, n_embd], [KVG_RECALL_GROUP, n_vocab] */
 };
 
 int kvg_recall_check(const size_t *lengths, size_t n_lengths, size_t n_facts, struct kvg_err *err)
@@ -173,7 +171,7 @@ static int take_answers(struct recall *r, struct arm **arms, size_t n, size_t k,
  * step. */
 static int ask(struct recall *r, enum query query, struct arm **arms, size_t n, struct kvg_err *err)
 {
-    struct kvg_stream *streams[GROUP];
+    struct kvg_stream *streams[KVG_RECALL_GROUP];
     size_t n_facts = r->cfg->n_facts;
     for (size_t i = 0; i < n; i++) {
         struct kvg_stream *s = streams[i] = &arms[i]->stream;
@@ -190,7 +188,7 @@ static int ask(struct recall *r, enum query query, struct arm **arms, size_t n, 
     for (size_t i = 0; i < n && !rc; i++)
         look_at_store(arms[i]);
     for (size_t k = 0; k < n_facts && !rc; k++) {
-        int32_t tokens[GROUP];
+        int32_t tokens[KVG_RECALL_GROUP];
         for (size_t i = 0; i < n; i++) {
             tokens[i] = r->asks[k];
             streams[i]->text.future = r->asks + k + 1;
@@ -247,7 +245,7 @@ static int put_rows(struct recall *r, const struct arm *a, enum query query, str
 
 static int run_query(struct recall *r, enum query query, struct kvg_err *err)
 {
-    struct arm *arms[GROUP];
+    struct arm *arms[KVG_RECALL_GROUP];
     size_t n = 0;
     for (size_t i = 0; i < r->n_arms; i++)
         if (!r->arms[i].reason)
@@ -262,11 +260,11 @@ static int run_group(struct recall *r, size_t first, struct kvg_err *err)
 {
     const struct kvg_recall_cfg *c = r->cfg;
     int rc = KVG_OK;
-    for (size_t i = first; i < c->n_specs && i < first + GROUP && !rc; i++)
+    for (size_t i = first; i < c->n_specs && i < first + KVG_RECALL_GROUP && !rc; i++)
         rc = open_arm(r, &r->arms[r->n_arms++], c->specs[i], err);
     for (size_t k = 0; k < c->n_lengths && !rc; k++) {
         make_text(r, c->lengths[k]);
-        for (int q = 0; q < QUERY_N && !rc; q++)
+        for (int q = 0; q < KVG_RECALL_QUERIES && !rc; q++)
             rc = run_query(r, (enum query)q, err);
     }
     close_arms(r);
@@ -285,10 +283,10 @@ static int open_model(struct recall *r, struct kvg_err *err)
     if (rc)
         return rc;
     r->dims = kvg_model_dims(r->model);
-    r->arms = kvg_arena_array(&r->arena, GROUP, sizeof *r->arms);
+    r->arms = kvg_arena_array(&r->arena, KVG_RECALL_GROUP, sizeof *r->arms);
     r->prompt = kvg_arena_array(&r->arena, longest + c->n_facts, sizeof *r->prompt);
-    r->hidden = kvg_arena_array(&r->arena, GROUP * r->model->n_embd, sizeof *r->hidden);
-    r->logits = kvg_arena_array(&r->arena, GROUP * r->model->n_vocab, sizeof *r->logits);
+    r->hidden = kvg_arena_array(&r->arena, KVG_RECALL_GROUP * r->model->n_embd, sizeof *r->hidden);
+    r->logits = kvg_arena_array(&r->arena, KVG_RECALL_GROUP * r->model->n_vocab, sizeof *r->logits);
     if (!r->arms || !r->prompt || !r->hidden || !r->logits)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory for the recall texts");
     rc = kvg_drift_base_init(&r->base, r->model->n_vocab, err);
@@ -299,7 +297,7 @@ static int open_model(struct recall *r, struct kvg_err *err)
                                        .kernels = c->kernels,
                                        .pool = c->pool,
                                        .max_tokens = n_ctx,
-                                       .max_streams = GROUP};
+                                       .max_streams = KVG_RECALL_GROUP};
     return kvg_engine_open(&r->engine, &cfg, err);
 }
 
@@ -312,7 +310,7 @@ int kvg_recall_run(const struct kvg_recall_cfg *cfg, struct kvg_progress *pr, kv
         return rc;
     kvg_arena_init(&r.arena);
     rc = open_model(&r, err);
-    for (size_t i = 0; i < cfg->n_specs && !rc; i += GROUP)
+    for (size_t i = 0; i < cfg->n_specs && !rc; i += KVG_RECALL_GROUP)
         rc = run_group(&r, i, err);
     if (r.engine)
         kvg_engine_close(r.engine);

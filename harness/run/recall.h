@@ -14,7 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KVG_RECALL_FACTS_MAX = 64, KVG_RECALL_LENGTH_MAX = 60000 };
+enum {
+    KVG_RECALL_FACTS_MAX = 64,
+    KVG_RECALL_LENGTH_MAX = 60000,
+    KVG_RECALL_QUERIES = 2, /* each text is run with the questions seen and unseen */
+    KVG_RECALL_GROUP = 16   /* strategies that share the computation of a prompt */
+};
 
 struct kvg_recall_cfg {
     const struct kvg_kernels *kernels;

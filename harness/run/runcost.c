@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 #include "model/engine.h"
+#include "model/induction.h"
 #include "run/drift.h"
+#include "run/recall.h"
 #include "run/runplan_impl.h"
 
 #include <stdlib.h>
@@ -264,9 +266,29 @@ static double bench_time(const struct kvg_runplan *p, const struct kvg_run_cost 
     return sum * (double)n;
 }
 
+/* Attention over a small model: the real one's cost, scaled by what is read of the cache. */
+static double recall_time(const struct kvg_runplan *p, const struct kvg_run_cost *k)
+{
+    const struct kvg_suite *s = p->suite;
+    const struct kvg_model *m = p->model;
+    if (!s->recall)
+        return 0;
+    size_t n = s->recall_strategies.n ? s->recall_strategies.n : p->n_listed;
+    double scale = KVG_INDUCTION_ATTENTION / (double)(m->n_layers * m->n_kv_heads * m->d_head);
+    double n_prompts = (double)((n + KVG_RECALL_GROUP - 1) / KVG_RECALL_GROUP), sum = 0;
+    for (size_t i = 0; i < s->n_recall_lengths; i++) {
+        double len = (double)s->recall_lengths[i];
+        sum += n_prompts * len * len / 2 * k->prompt_pair_s +
+               (double)(n * s->recall_facts) * len * k->step_slot_s;
+    }
+    return KVG_RECALL_QUERIES * scale * sum;
+}
+
 void kvg_runplan_estimate(struct kvg_runplan *p, const struct kvg_run_cost *cost)
 {
-    p->est_seconds = p->est_bench_seconds = bench_time(p, cost);
+    p->est_bench_seconds = bench_time(p, cost);
+    p->est_recall_seconds = recall_time(p, cost);
+    p->est_seconds = p->est_bench_seconds + p->est_recall_seconds;
     for (size_t i = 0; i < p->n_groups; i++) {
         struct kvg_group *g = &p->groups[i];
         double n = 0;

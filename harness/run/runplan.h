@@ -109,7 +109,7 @@ struct kvg_runplan {
     size_t *depths; /* of UNCACHED, ascending */
     size_t n_depths;
     size_t max_tokens;                     /* longest logical length of any cell that is run */
-    double est_seconds, est_bench_seconds; /* all, and of the suite's bench alone */
+    double est_seconds, est_bench_seconds, est_recall_seconds; /* all, and those alone */
     size_t est_bytes;                      /* weights, stores of the widest group, scratch */
 };
 

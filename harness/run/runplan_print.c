@@ -100,6 +100,12 @@ void kvg_runplan_print(const struct kvg_runplan *p, struct kvg_str *out)
         add_time(out, p->est_bench_seconds);
         kvg_str_addc(out, '\n');
     }
+    if (p->est_recall_seconds > 0) {
+        kvg_str_addf(out, "  %-28s %6zu lengths            about ", "recall",
+                     p->suite->n_recall_lengths);
+        add_time(out, p->est_recall_seconds);
+        kvg_str_addc(out, '\n');
+    }
     add_skipped(p, out);
     if (p->est_seconds > 0) {
         kvg_str_add(out, "estimated time: ");
