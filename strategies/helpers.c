@@ -163,3 +163,26 @@ int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds)
     }
     return lo < t->n_spans && t->spans[lo].begin <= pos && (kinds >> t->spans[lo].kind & 1);
 }
+
+int kvg_span_kinds_parse(const struct kvg_inst *in, const char *text, unsigned *kinds,
+                         struct kvg_err *err)
+{
+    static const char *const names[KVG_SPAN_KINDS] = {[KVG_SPAN_SYSTEM] = "system",
+                                                      [KVG_SPAN_TOOL] = "tool",
+                                                      [KVG_SPAN_GLOSSARY] = "glossary",
+                                                      [KVG_SPAN_USER] = "user"};
+    *kinds = 0;
+    for (const char *at = text; at; at = *at ? at + 1 : NULL) {
+        size_t n = strcspn(at, "/"), k = 0;
+        while (k < KVG_SPAN_KINDS && (strlen(names[k]) != n || memcmp(names[k], at, n)))
+            k++;
+        if (k == KVG_SPAN_KINDS)
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "strategy '%s': '%.*s' is no kind of span; write system, tool, "
+                            "glossary, user or several of them with '/' between",
+                            in->s->name, (int)n, at);
+        *kinds |= 1u << k;
+        at += n;
+    }
+    return 0;
+}

@@ -348,5 +348,8 @@ void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i,
 void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out);
 /* 1 when a position lies in a span of one of the kinds in the bit set. */
 int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds);
+/* The bit set of kinds in a text such as `system/tool`; for init. */
+int kvg_span_kinds_parse(const struct kvg_inst *in, const char *text, unsigned *kinds,
+                         struct kvg_err *err);
 
 #endif

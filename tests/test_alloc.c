@@ -148,7 +148,8 @@ static void test_no_allocation_in_a_step(void **state)
             int keeps = all[i]->kind == KVG_KIND_KEEP && !all[i]->recompute;
             if (*with[e] && !keeps)
                 continue;
-            snprintf(spec, sizeof spec, "%s%s%s%s", all[i]->name,
+            snprintf(spec, sizeof spec, "%s%s%s%s%s",
+                     all[i]->kind == KVG_KIND_WRAP ? "snapkv:budget=50+" : "", all[i]->name,
                      kvg_opt_find(all[i]->opts, "budget") ? ":budget=50" : "",
                      kvg_opt_find(all[i]->opts, "file") ? ":file=" : "",
                      kvg_opt_find(all[i]->opts, "file") ? file : "");

@@ -62,22 +62,31 @@ static const char *const encodings[] = {"",
                                         "+kivi:bits=4,group=8,residual=8,groups=whole"};
 enum { ENCODINGS = sizeof encodings / sizeof *encodings };
 
-/* The text of a strategy with a budget and an encoding; 0 when there is no such combination. */
-static int spec_of(char out[GEN_PATH_MAX + 128], const struct kvg_strategy *s, const char *budget,
-                   const char *encoding)
+/* What a wrapper is tried around; [0]: strategies that stand alone. */
+static const struct {
+    const char *name, *opts;
+} scorers[] = {{"", ""}, {"h2o", ""}, {"snapkv", ",window=8"}, {"knorm", ""}};
+enum { SCORERS = sizeof scorers / sizeof *scorers };
+
+/* The text of a strategy, around a scorer, with a budget and an encoding; 0 when there is no such
+ * combination. */
+static int spec_of(char out[GEN_PATH_MAX + 128], const struct kvg_strategy *s, size_t scorer,
+                   const char *budget, const char *encoding)
 {
-    int binds = kvg_opt_find(s->opts, "budget") != NULL;
+    int wraps = s->kind == KVG_KIND_WRAP;
+    int binds = wraps || kvg_opt_find(s->opts, "budget") != NULL;
     int file = kvg_opt_find(s->opts, "file") != NULL;
-    if (binds != (budget != NULL) || (*encoding && (s->kind != KVG_KIND_KEEP || s->recompute)))
+    if (binds != (budget != NULL) || wraps != (scorer > 0) ||
+        (*encoding && ((s->kind != KVG_KIND_KEEP && !wraps) || s->recompute)))
         return 0;
-    snprintf(out, GEN_PATH_MAX + 128, "%s%s%s%s", s->name,
+    snprintf(out, GEN_PATH_MAX + 128, "%s%s%s%s%s%s%s", wraps ? scorers[scorer].name : s->name,
              binds  ? ":budget="
              : file ? ":file="
                     : "",
              binds  ? budget
              : file ? kept_file
                     : "",
-             encoding);
+             scorers[scorer].opts, wraps ? "+" : "", wraps ? s->name : "", encoding);
     return 1;
 }
 
@@ -107,12 +116,15 @@ static void check_budget(const struct gen_stream *st, const char *spec, const ch
     if (!budget)
         return;
     assert_int_equal(kvg_budget_parse(budget, &b), 0);
-    size_t most = kvg_budget_slots(&b, st->s.n_tokens, &st->pipe.keep->dims);
+    const struct kvg_schedule *when = &st->pipe.keep->schedule;
     int whole = st->pipe.encode && st->pipe.encode->whole_groups;
     for (size_t h = 0; h < eng.dims.n_layers * eng.dims.n_kv_heads; h++) {
-        size_t n = st->s.store->heads[h].n_slots;
+        size_t n = st->s.store->heads[h].n_slots, all = st->s.n_tokens;
+        size_t most = kvg_budget_slots(&b, all, &st->pipe.keep->dims);
+        if (kvg_pipeline_keep(&st->pipe, h / eng.dims.n_kv_heads, all, all) == all)
+            most = all; /* a layer that is kept whole */
         if (n > most || (exactly && n < most && !whole && most <= st->s.n_tokens &&
-                         st->pipe.keep->schedule.kind != KVG_SCHED_EVERY))
+                         when->kind != KVG_SCHED_EVERY))
             fail_msg("%s: %zu slots of %zu tokens in head %zu, the budget is %zu", spec, n,
                      st->s.n_tokens, h, most);
     }
@@ -132,7 +144,9 @@ static void run_turns(struct gen_stream *st, const char *spec, const char *budge
         for (size_t i = 0; i < REPLY; i++, t++, out += W) {
             gen_steps(&eng, st, t, 1, out);
             check_store(st, spec);
-            if (st->pipe.keep && st->pipe.keep->schedule.kind == KVG_SCHED_EVERY)
+            const struct kvg_inst *keep = st->pipe.keep;
+            if (keep && keep->schedule.kind == KVG_SCHED_EVERY &&
+                st->s.n_decode_steps % (size_t)keep->schedule.every == 0)
                 check_budget(st, spec, budget, 1);
         }
         assert_int_equal(kvg_engine_end_turn(eng.e, &st->s, NULL), 0);
@@ -142,7 +156,7 @@ static void run_turns(struct gen_stream *st, const char *spec, const char *budge
 enum { ROWS = TURNS * (REPLY + 1) * W };
 
 /* 1 when another seed gives other rows. */
-static int conform(const struct kvg_strategy *s, const char *spec, const char *budget)
+static int conform(const char *spec, const char *budget)
 {
     static float first[ROWS], again[ROWS];
     static const size_t cuts[] = {90, 61, 50, 7, 0};
@@ -150,12 +164,13 @@ static int conform(const struct kvg_strategy *s, const char *spec, const char *b
     gen_stream_open(&st, &eng, spec, 5);
     run_turns(&st, spec, budget, first);
     uint64_t hash = gen_store_hash(st.s.store);
+    int once = st.pipe.keep && st.pipe.keep->schedule.kind == KVG_SCHED_PROMPT;
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         float x[W];
         assert_int_equal(kvg_stream_truncate(eng.e, &st.s, cuts[i], NULL), 0);
         check_store(&st, spec);
         gen_prompt(&eng, &st, text + 200, 12, x);
-        check_budget(&st, spec, s->schedule.kind == KVG_SCHED_PROMPT ? NULL : budget, 0);
+        check_budget(&st, spec, once ? NULL : budget, 0);
         gen_steps(&eng, &st, text + 220, 1, x);
         check_store(&st, spec);
     }
@@ -182,9 +197,9 @@ static void test_conformance(void **state)
     for (size_t i = 0; i < n; i++) {
         int varies = 0;
         for (size_t b = 0; b < 3; b++)
-            for (size_t e = 0; e < ENCODINGS; e++)
-                if (spec_of(spec, all[i], budgets[b], encodings[e])) {
-                    varies |= conform(all[i], spec, budgets[b]);
+            for (size_t e = 0; e < ENCODINGS * SCORERS; e++)
+                if (spec_of(spec, all[i], e % SCORERS, budgets[b], encodings[e / SCORERS])) {
+                    varies |= conform(spec, budgets[b]);
                     done++;
                 }
         if (all[i]->random && !varies)
@@ -209,13 +224,13 @@ static void test_budget_of_everything(void **state)
         run_turns(&st, spec, NULL, full);
         gen_stream_close(&st);
         for (size_t i = 0; i < n; i++)
-            for (size_t b = 0; b < 2; b++) {
-                if (!spec_of(spec, all[i], most[b], encodings[e]))
+            for (size_t b = 0; b < 2 * SCORERS; b++) {
+                if (!spec_of(spec, all[i], b / 2, most[b % 2], encodings[e]))
                     continue;
                 gen_stream_open(&st, &eng, spec, 1);
                 /* keys that are rotated after encoding are other keys */
                 int other = st.pipe.needs.raw_keys && *encodings[e];
-                run_turns(&st, spec, most[b], got);
+                run_turns(&st, spec, most[b % 2], got);
                 if (!other && memcmp(full, got, sizeof full))
                     fail_msg("%s: not what full%s gives", spec, encodings[e]);
                 assert_int_equal(st.s.store->count.n_evicted, 0);
@@ -232,11 +247,11 @@ static void test_resolved(void **state)
     char spec[GEN_PATH_MAX + 128];
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < 3; b++)
-            for (size_t e = 0; e < ENCODINGS; e++) {
+            for (size_t e = 0; e < ENCODINGS * SCORERS; e++) {
                 struct kvg_arena a;
                 struct kvg_pipeline p, q;
                 struct kvg_err err;
-                if (!spec_of(spec, all[i], budgets[b], encodings[e]))
+                if (!spec_of(spec, all[i], e % SCORERS, budgets[b], encodings[e / SCORERS]))
                     continue;
                 kvg_arena_init(&a);
                 if (kvg_pipeline_open(&p, spec, &eng.dims, &a, &err))
@@ -274,6 +289,12 @@ static void test_bad_specs(void **state)
                {"kivi:group=32,residual=40", "residual"},
                {"kv:k=q9_9", "k"},
                {"fixed", "file"},
+               {"ctx-shift:budget=4", "keep"},
+               {"interval", "wraps"},
+               {"h2o+protect:spans=system/glosary", "glosary"},
+               {"h2o+fair:spans=", "span"},
+               {"full+fair", "wraps"},
+               {"h2o+fair+fair", "twice"},
                {"window+h2o", "combined"},
                {"f16+q8_0", "combined"},
                {"uncached+f16", "combined"},
@@ -310,6 +331,8 @@ static int n_probed;
 static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
 {
     (void)columns;
+    if (!v->q)
+        return; /* a prompt */
     size_t d = model->d_head, group = model->n_heads / model->n_kv_heads;
     int by_slot = v->store->cfg.raw_keys;
     float k[256 * 32], q[32];
@@ -336,8 +359,7 @@ static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_stor
         for (size_t j = 0; j < n; j++)
             sum += p[j] = exp(p[j] - max);
         for (size_t j = 0; j < n; j++)
-            assert_true(fabs(p[j] / sum -
-                             (double)v->obs[in->first_obs][g * v->obs_ld + j]) < 2e-5);
+            assert_true(fabs(p[j] / sum - (double)v->obs[in->first_obs][g * v->obs_ld + j]) < 2e-5);
     }
     n_probed++;
 }
@@ -355,6 +377,8 @@ static void test_positions(void **state)
                  {"window:budget=20", KVG_POSITION_TRUE},
                  {"sink:budget=20", KVG_POSITION_SLOT},
                  {"sink:budget=20,position=true", KVG_POSITION_TRUE},
+                 {"ctx-shift:budget=20", KVG_POSITION_SLOT},
+                 {"hybrid:budget=20,full=2", KVG_POSITION_TRUE},
                  {"h2o:budget=40%", KVG_POSITION_TRUE},
                  {"snapkv:budget=40%,window=8", KVG_POSITION_TRUE},
                  {"random:budget=30%", KVG_POSITION_TRUE}};
@@ -370,7 +394,7 @@ static void test_positions(void **state)
         w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 1};
         n_probed = 0;
         run_turns(&st, cases[i].spec, NULL, rows);
-        assert_int_equal(n_probed, TURNS * (REPLY + 1) * (int)model->n_layers);
+        assert_int_equal(n_probed, TURNS * REPLY * (int)model->n_layers);
         gen_stream_close(&st);
     }
 }
