@@ -211,7 +211,7 @@ static void check_dot_part(const struct kvg_kernels *k, const struct tile *t, si
 }
 
 /* n slots, n_q heads: one rounding per slot, in a chain that starts from the old value; one head
- * alone, and the slots in two calls, give the same bits (the reference rounds once per call). */
+ * alone, and the slots in two calls, give the same bits. */
 static void check_acc(const struct kvg_kernels *k, const struct tile *t, size_t n_slots, size_t n_q)
 {
     float o[MAX_Q * MAX_D + 1], one[MAX_D], cut[MAX_Q * MAX_D];
@@ -224,12 +224,10 @@ static void check_acc(const struct kvg_kernels *k, const struct tile *t, size_t 
     k->attn_acc[t->type](t->rows, t->row_bytes, n_slots, d, t->p + (n_q - 1) * LDS, LDS, 1, one);
     assert_true(is_guard(o + n_q * d));
     assert_memory_equal(one, o + (n_q - 1) * d, d * sizeof *one);
-    if (strcmp(k->name, "ref")) {
-        k->attn_acc[t->type](t->rows, t->row_bytes, half, d, t->p, LDS, n_q, cut);
-        k->attn_acc[t->type](t->rows + half * t->row_bytes, t->row_bytes, n_slots - half, d,
-                             t->p + half, LDS, n_q, cut);
-        assert_memory_equal(cut, o, n_q * d * sizeof *cut);
-    }
+    k->attn_acc[t->type](t->rows, t->row_bytes, half, d, t->p, LDS, n_q, cut);
+    k->attn_acc[t->type](t->rows + half * t->row_bytes, t->row_bytes, n_slots - half, d,
+                         t->p + half, LDS, n_q, cut);
+    assert_memory_equal(cut, o, n_q * d * sizeof *cut);
     for (size_t i = 0; i < n_q * d; i++) {
         double truth = (double)t->o[i], mass = fabs(truth);
         for (size_t j = 0; j < n_slots; j++) {

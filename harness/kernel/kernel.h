@@ -64,7 +64,8 @@ struct kvg_kernels {
     /* Attention against one tile of consecutive cache rows of d elements, in the forms that can be
      * encoded. attn_dot: s[g*lds + j] = sum_c q[g*d + c] k[j][c], q [n_q, d], n_q =
      * query heads of the group. attn_acc: o[g*d + c] += sum_j p[g*ldp + j] v[j][c], in ascending
-     * j. d is a multiple of 32. */
+     * j with one rounding per slot, so that cutting a range of slots changes no bit. d is a
+     * multiple of 32. */
     void (*attn_dot[KVG_TYPE_N])(const void *k, size_t row_bytes, size_t n_slots, size_t d,
                                  const float *q, size_t n_q, float *s, size_t lds);
     void (*attn_acc[KVG_TYPE_N])(const void *v, size_t row_bytes, size_t n_slots, size_t d,

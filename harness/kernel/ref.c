@@ -75,31 +75,25 @@ static void attn_dot(enum kvg_type type, kvg_quant_decode_fn decode, const void 
     }
 }
 
+/* Rounds once per slot, as the vector kernels do: a range cut in two gives the same bits. */
 static void attn_acc(enum kvg_type type, kvg_quant_decode_fn decode, const void *v,
                      size_t row_bytes, size_t n_slots, size_t d, const float *p, size_t ldp,
                      size_t n_q, float *o)
 {
     for (size_t g0 = 0; g0 < n_q; g0 += XS) {
         size_t ng = n_q - g0 < XS ? n_q - g0 : XS;
-        for (size_t c = 0; c < d; c += KVG_QK) {
-            double acc[XS][KVG_QK];
-            for (size_t g = 0; g < ng; g++)
-                for (size_t i = 0; i < KVG_QK; i++)
-                    acc[g][i] = (double)o[(g0 + g) * d + c + i];
+        for (size_t c = 0; c < d; c += KVG_QK)
             for (size_t j = 0; j < n_slots; j++) {
                 float buf[KVG_QK];
                 decode((const uint8_t *)v + j * row_bytes + kvg_type_row_bytes(type, c), buf,
                        KVG_QK);
                 for (size_t g = 0; g < ng; g++) {
                     double weight = (double)p[(g0 + g) * ldp + j];
+                    float *out = o + (g0 + g) * d + c;
                     for (size_t i = 0; i < KVG_QK; i++)
-                        acc[g][i] += weight * (double)buf[i];
+                        out[i] = (float)((double)out[i] + weight * (double)buf[i]);
                 }
             }
-            for (size_t g = 0; g < ng; g++)
-                for (size_t i = 0; i < KVG_QK; i++)
-                    o[(g0 + g) * d + c + i] = (float)acc[g][i];
-        }
     }
 }
 
