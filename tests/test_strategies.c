@@ -313,14 +313,14 @@ static void test_bad_specs(void **state)
 
 /* ---- positions ---- */
 
-static void rotate(float *x, size_t pos, int back)
+static void rotate(float *x, size_t pos)
 {
     size_t half = model->d_head / 2;
     const float *c = model->rope_cos + pos * half, *s = model->rope_sin + pos * half;
     for (size_t i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half], sn = back ? -s[i] : s[i];
-        x[i] = a * c[i] - b * sn;
-        x[i + half] = b * c[i] + a * sn;
+        float a = x[i], b = x[i + half];
+        x[i] = a * c[i] - b * s[i];
+        x[i + half] = b * c[i] + a * s[i];
     }
 }
 
@@ -343,14 +343,13 @@ static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_stor
         kvg_store_positions(v->store, v->layer, h, pos);
         kvg_store_read(v->store, v->layer, h, KVG_COL_K, 0, n, k);
         assert_int_equal(pos[n - 1], v->n_logical - 1);
-        memcpy(q, v->q + g * d, d * sizeof *q);
-        if (by_slot) {
-            rotate(q, v->n_logical - 1, 1);
-            rotate(q, n - 1, 0);
-        }
+        assert_int_equal(v->n_queries, 1);
+        memcpy(q, v->queries + g * d, d * sizeof *q);
+        if (v->phase == KVG_PHASE_DECODE)
+            assert_memory_equal(v->q + g * d, q, d * sizeof *q);
         for (size_t j = 0; j < n; j++) {
             if (by_slot)
-                rotate(k + j * d, j, 0);
+                rotate(k + j * d, j);
             p[j] = 0;
             for (size_t c = 0; c < d; c++)
                 p[j] += (double)q[c] * (double)k[j * d + c] / sqrt((double)d);
@@ -366,6 +365,23 @@ static void probe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_stor
 
 static const struct kvg_strategy prober = {
     .name = "probe", .kind = KVG_KIND_READ, .observe = probe};
+
+/* A stream whose pipeline has the prober at its end. */
+static void open_probed(struct gen_stream *st, const char *spec)
+{
+    struct kvg_err err;
+    kvg_arena_init(&st->arena);
+    if (kvg_pipeline_open(&st->pipe, spec, &eng.dims, &st->arena, &err))
+        fail_msg("%s", err.msg);
+    struct kvg_needs *w = &st->pipe.needs;
+    struct kvg_inst *in = &st->pipe.inst[st->pipe.n++];
+    *in = (struct kvg_inst){.s = &prober, .first_obs = w->n_obs, .dims = eng.dims};
+    w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 1};
+    w->queries = w->queries ? w->queries : 1;
+    if (kvg_stream_open(&st->s, eng.e, &st->pipe, &err))
+        fail_msg("%s", err.msg);
+    kvg_stream_reset(&st->s, 3);
+}
 
 static void test_positions(void **state)
 {
@@ -385,13 +401,9 @@ static void test_positions(void **state)
     static float rows[ROWS];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct gen_stream st;
-        gen_stream_open(&st, &eng, cases[i].spec, 3);
+        open_probed(&st, cases[i].spec);
         assert_int_equal(st.pipe.position, cases[i].position);
         assert_int_equal(st.s.store->cfg.raw_keys, cases[i].position == KVG_POSITION_SLOT);
-        struct kvg_needs *w = &st.pipe.needs;
-        struct kvg_inst *in = &st.pipe.inst[st.pipe.n++];
-        *in = (struct kvg_inst){.s = &prober, .first_obs = w->n_obs, .dims = eng.dims};
-        w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 1};
         n_probed = 0;
         run_turns(&st, cases[i].spec, NULL, rows);
         assert_int_equal(n_probed, TURNS * REPLY * (int)model->n_layers);

@@ -44,19 +44,23 @@ static int alloc_all(struct kvg_engine *e)
     e->scores_floats = group * KVG_QUERY_TILE * (t + 16);
     e->scores = room(e, th * e->scores_floats, &failed);
     e->row_scores = room(e, e->cfg.max_streams * m->n_heads * t, &failed);
-    e->partial = room(e, m->n_heads * m->d_head * (t / 8 / KVG_ATTEND_SEGS + 4), &failed);
-    e->tile_floats =
-        (2 * group * KVG_QUERY_TILE + KVG_TILE_SLOTS + 2 * group) * m->d_head + 64;
+    e->partial = room(e, m->n_heads * m->d_head * (t / KVG_SUM_SLOTS + 1), &failed);
+    e->tile_floats = (3 * group * KVG_QUERY_TILE + 2 * KVG_TILE_SLOTS + group) * m->d_head + 64;
     e->tiles = room(e, th * e->tile_floats, &failed);
-    e->colsum = room(e, KVG_WINDOWS_MAX * m->n_heads * t, &failed);
-    e->colsum_part = room(e, KVG_ATTEND_PARTS * KVG_WINDOWS_MAX * m->n_heads * t, &failed);
+    e->stat_sums = room(e, KVG_STATS_MAX * m->n_heads * t, &failed);
+    e->stat_parts = room(e, KVG_ATTEND_PARTS * KVG_STATS_MAX * m->n_heads * t, &failed);
+    e->row_stats = room(e, KVG_OBS_N * m->n_heads * t, &failed);
+    e->view_q = room(e, m->n_heads * m->d_head, &failed);
     e->scratch = room(e, 3 * t + KVG_TILE_SLOTS * m->d_head, &failed);
     e->scratch2 = room(e, 2 * t, &failed);
     e->layer_scores = room(e, m->n_kv_heads * t, &failed);
     e->observe_ns = calloc(th * 8, sizeof *e->observe_ns);
     e->feed = calloc(t + 1, sizeof *e->feed);
     e->want = calloc(t + 1, sizeof *e->want);
-    return failed || !e->observe_ns || !e->feed || !e->want ? -1 : 0;
+    e->named = calloc(e->cfg.max_streams * m->n_kv_heads, sizeof *e->named);
+    e->named_slots = calloc(e->cfg.max_streams * m->n_kv_heads * t, sizeof *e->named_slots);
+    int lists = e->observe_ns && e->feed && e->want && e->named && e->named_slots;
+    return failed || !lists ? -1 : 0;
 }
 
 int kvg_engine_open(struct kvg_engine **out, const struct kvg_engine_cfg *cfg, struct kvg_err *err)
@@ -86,15 +90,17 @@ void kvg_engine_close(struct kvg_engine *e)
 {
     if (!e)
         return;
-    float *all[] = {e->x,      e->xn,         e->q,       e->qr,    e->k,      e->kr,
-                    e->v,      e->att,        e->gate,    e->up,    e->wtile,  e->scores,
-                    e->tiles,  e->row_scores, e->partial, e->colsum, e->colsum_part, e->scratch,
-                    e->scratch2, e->layer_scores};
+    float *all[] = {e->x,         e->xn,         e->q,         e->qr,     e->k,       e->kr,
+                    e->v,         e->att,        e->gate,      e->up,     e->wtile,   e->scores,
+                    e->tiles,     e->row_scores, e->partial,   e->scratch, e->scratch2,
+                    e->stat_sums, e->stat_parts, e->row_stats, e->view_q, e->layer_scores};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     free(e->observe_ns);
     free(e->feed);
     free(e->want);
+    free(e->named);
+    free(e->named_slots);
     free(e);
 }
 

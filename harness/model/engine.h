@@ -55,6 +55,7 @@ struct kvg_stream {
     int bare;         /* 1: no strategy calls at all (to measure the harness's own cost) */
     struct kvg_rng rng;
     uint64_t seed;
+    struct kvg_held *held; /* past queries and their moments; NULL = nobody asked */
 };
 
 /* `spec` pipelines are opened by the caller; a stream borrows its pipeline. */
@@ -90,6 +91,10 @@ struct kvg_store_cfg kvg_stream_store_cfg(const struct kvg_model *m, const struc
 int kvg_stream_add_codecs(struct kvg_pipeline *p, struct kvg_store *s, struct kvg_err *err);
 /* Bytes a stream holds for its strategies outside the slots. */
 size_t kvg_stream_held_bytes(const struct kvg_model *m, const struct kvg_pipeline *p);
+
+/* Tokens an engine must have room for so that a conversation of n_tokens can be held: auxiliary
+ * passes go on top of it. Never more than the model's context. */
+size_t kvg_stream_room(const struct kvg_pipeline *p, size_t n_tokens);
 
 /* Largest memory a stream's store may come to at n_tokens, for plans. */
 size_t kvg_stream_store_bytes(const struct kvg_model *m, const struct kvg_pipeline *p,

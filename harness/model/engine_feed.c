@@ -42,7 +42,7 @@ static int run_pass(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *er
     int decode = p->phase == KVG_PHASE_DECODE;
     for (size_t i = 0; i < p->n_streams; i++) {
         struct kvg_stream *s = p->streams[i];
-        memcpy(s->tokens + s->n_tokens, p->tokens + (decode ? i : 0), p->n * sizeof *s->tokens);
+        memmove(s->tokens + s->n_tokens, p->tokens + (decode ? i : 0), p->n * sizeof *s->tokens);
         s->text.n_tokens = s->n_tokens + p->n;
     }
     int rc = kvg_pass_run(e, p, err);
@@ -63,9 +63,10 @@ static int feed_again(struct kvg_engine *e, struct kvg_stream *s, size_t again,
     size_t start = s->n_tokens - again;
     for (size_t i = 0; i < n_want; i++)
         e->want[i] = want[i] + (uint32_t)again;
-    memmove(e->feed + again, tokens, n * sizeof *e->feed); /* tokens may lie in feed */
+    memcpy(e->feed + again, tokens, n * sizeof *e->feed);
     memcpy(e->feed, s->tokens + start, again * sizeof *e->feed);
     kvg_stream_throw_cache(s);
+    kvg_held_restart(s, start);
     s->store->count.n_recomputed += again;
     s->n_tokens = start;
     struct kvg_pass p = {.streams = &s,
@@ -78,6 +79,44 @@ static int feed_again(struct kvg_engine *e, struct kvg_stream *s, size_t again,
                          .n_want = n_want,
                          .hidden = hidden};
     return run_pass(e, &p, err);
+}
+
+static int wants_auxiliary(const struct kvg_pass *p)
+{
+    const struct kvg_stream *s = p->streams[0];
+    return !s->bare && s->pipe->keep && s->pipe->keep->s->auxiliary && kvg_call_due(p, s);
+}
+
+/* Passes on top of the cache: what they leave is what the strategy observed. */
+static int feed_auxiliary(struct kvg_engine *e, struct kvg_stream *s, struct kvg_err *err)
+{
+    struct kvg_inst *in = s->pipe->keep;
+    uint64_t t0 = kvg_engine_now(e);
+    struct kvg_times before = e->times;
+    int rc = 0;
+    for (size_t i = 0; !rc; i++) {
+        size_t n = in->s->auxiliary(in, &s->text, i, e->feed, e->cfg.max_tokens);
+        if (n == 0)
+            break;
+        if (s->n_tokens + n > e->cfg.max_tokens)
+            return KVG_FAIL(err, KVG_ELIMIT,
+                            "strategy '%s': an auxiliary pass of %zu tokens on top of %zu does not "
+                            "fit in %zu; use a shorter prompt",
+                            in->s->name, n, s->n_tokens, e->cfg.max_tokens);
+        struct kvg_pass p = {.streams = &s,
+                             .n_streams = 1,
+                             .tokens = e->feed,
+                             .n = n,
+                             .phase = KVG_PHASE_AUX};
+        rc = check_tokens(e, e->feed, n, err);
+        if (!rc)
+            rc = kvg_pass_run(e, &p, err);
+        kvg_store_truncate(s->store, (int32_t)s->n_tokens);
+        s->store->count.n_recomputed += n;
+    }
+    e->times = before;
+    e->times.observe += kvg_engine_now(e) - t0;
+    return rc;
 }
 
 static int prompt_pass(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
@@ -93,7 +132,15 @@ static int prompt_pass(struct kvg_engine *e, struct kvg_stream **streams, size_t
                          .want = want,
                          .n_want = n_want,
                          .hidden = hidden};
-    return run_pass(e, &p, err);
+    if (n_streams > 1 || !wants_auxiliary(&p))
+        return run_pass(e, &p, err);
+    p.postponed = 1;
+    int rc = run_pass(e, &p, err);
+    if (!rc)
+        rc = feed_auxiliary(e, streams[0], err);
+    p.postponed = 0;
+    p.fed = 1;
+    return rc ? rc : kvg_call_settle(e, &p, err);
 }
 
 int kvg_feed_prompt(struct kvg_engine *e, struct kvg_stream *s, const int32_t *tokens, size_t n,
@@ -122,8 +169,21 @@ int kvg_feed_prompt(struct kvg_engine *e, struct kvg_stream *s, const int32_t *t
 /* Streams that begin together with exact prompts go through one computation. */
 static int can_share(const struct kvg_stream *s)
 {
-    return s->n_tokens == 0 && !(s->pipe->keep && s->pipe->keep->prefill_chunk) &&
+    const struct kvg_inst *keep = s->pipe->keep;
+    return s->n_tokens == 0 && !(keep && (keep->prefill_chunk || keep->s->auxiliary)) &&
            !(s->pipe->encode && s->pipe->encode->prefill_stored);
+}
+
+/* Streams that share a pass look at so many different things only. */
+static int can_join(struct kvg_engine *e, struct kvg_stream **streams, size_t n, size_t n_tokens,
+                    int compress)
+{
+    struct kvg_pass p = {.streams = streams,
+                         .n_streams = n,
+                         .n = n_tokens,
+                         .phase = KVG_PHASE_PROMPT,
+                         .compress = compress};
+    return kvg_observe_collect(e, &p) <= KVG_STATS_MAX;
 }
 
 int kvg_engine_prompt(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
@@ -137,10 +197,9 @@ int kvg_engine_prompt(struct kvg_engine *e, struct kvg_stream **streams, size_t 
     int rc = check_tokens(e, tokens, n, err);
     for (size_t i = 0; i < n_streams && !rc; i++) {
         rc = check_room(e, streams[i], n, err);
-        if (can_share(streams[i])) {
-            first = n_shared ? first : i;
-            shared[n_shared++] = streams[i];
-        }
+        shared[n_shared] = streams[i];
+        if (can_share(streams[i]) && can_join(e, shared, n_shared + 1, n, last_in_turn))
+            first = n_shared++ ? first : i;
     }
     if (!rc && n_shared > 1)
         rc = prompt_pass(e, shared, n_shared, tokens, n, last_in_turn, want, n_want,
@@ -210,22 +269,7 @@ int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_
 
 int kvg_engine_end_turn(struct kvg_engine *e, struct kvg_stream *s, struct kvg_err *err)
 {
-    int rc = 0;
-    for (size_t k = 0; k < s->pipe->n && !s->bare && !rc; k++) {
-        struct kvg_inst *in = &s->pipe->inst[k];
-        struct kvg_view v = {.store = s->store,
-                             .phase = KVG_PHASE_DECODE,
-                             .pos0 = (int32_t)s->n_tokens,
-                             .n_logical = s->n_tokens,
-                             .turn = s->turn,
-                             .rng = &s->rng,
-                             .scratch = e->scratch,
-                             .scratch2 = e->scratch2};
-        if (!in->s->end_turn)
-            continue;
-        in->s->end_turn(in, &v, &s->plan);
-        rc = kvg_store_apply(s->store, &s->plan, err);
-    }
+    int rc = kvg_call_end_turn(e, s, err);
     s->turn++;
     return rc;
 }

@@ -37,15 +37,6 @@ int kvg_stream_add_codecs(struct kvg_pipeline *p, struct kvg_store *s, struct kv
     return rc;
 }
 
-size_t kvg_stream_held_bytes(const struct kvg_model *m, const struct kvg_pipeline *p)
-{
-    size_t bytes = 0;
-    (void)m;
-    for (size_t i = 0; i < p->n; i++)
-        bytes += p->inst[i].s->state_bytes;
-    return bytes;
-}
-
 int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipeline *pipe,
                     struct kvg_err *err)
 {
@@ -63,6 +54,8 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
                            (heads + 2) * (e->cfg.max_tokens + 1), err);
     if (!rc)
         rc = kvg_stream_add_codecs(pipe, s->store, err);
+    if (!rc)
+        rc = kvg_held_open(s, e, err);
     if (rc) {
         kvg_stream_close(s);
         return rc;
@@ -76,6 +69,7 @@ void kvg_stream_close(struct kvg_stream *s)
 {
     kvg_store_close(s->store);
     kvg_plan_release(&s->plan);
+    kvg_held_close(s);
     free(s->tokens);
     memset(s, 0, sizeof *s);
 }
@@ -90,6 +84,7 @@ void kvg_stream_reset(struct kvg_stream *s, uint64_t seed)
     s->n_decode_steps = 0;
     s->seed = seed;
     s->rng = (struct kvg_rng){seed};
+    kvg_held_clear(s);
     kvg_pipeline_begin_item(s->pipe, seed);
 }
 
@@ -99,8 +94,10 @@ int kvg_stream_copy(struct kvg_stream *dst, const struct kvg_stream *src, struct
     int rc = kvg_store_open_fork(&store, src->store, err);
     if (rc)
         return rc;
+    store->held_bytes = src->store->held_bytes;
     kvg_store_close(dst->store);
     dst->store = store;
+    kvg_held_copy(dst, src);
     memcpy(dst->tokens, src->tokens, src->n_tokens * sizeof *src->tokens);
     dst->text = src->text;
     dst->text.tokens = dst->tokens;
@@ -131,6 +128,13 @@ size_t kvg_stream_store_bytes(const struct kvg_model *m, const struct kvg_pipeli
 
 /* ---- taking back ---- */
 
+size_t kvg_stream_room(const struct kvg_pipeline *p, size_t n_tokens)
+{
+    int more = p->keep && p->keep->s->auxiliary;
+    size_t n = more ? 2 * n_tokens + 64 : n_tokens;
+    return n < p->dims.n_ctx ? n : p->dims.n_ctx;
+}
+
 /* Whether nothing was dropped so far: then cutting is always right. */
 static int complete(const struct kvg_stream *s)
 {
@@ -146,19 +150,20 @@ int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tok
 {
     if (n_tokens >= s->n_tokens)
         return 0;
-    if (s->pipe->truncation == KVG_TRUNCATE_CUT || s->bare || complete(s) || n_tokens == 0) {
+    int whole = s->pipe->truncation == KVG_TRUNCATE_CUT || s->bare || complete(s) || n_tokens == 0;
+    if (whole && kvg_held_cut(s, n_tokens)) {
         kvg_store_truncate(s->store, (int32_t)n_tokens);
         s->text.n_tokens = s->n_tokens = n_tokens;
         return 0;
     }
     kvg_pipeline_begin_item(s->pipe, s->seed);
+    kvg_held_clear(s);
     kvg_stream_throw_cache(s);
     s->store->count.n_recomputed += n_tokens;
-    memcpy(e->feed, s->tokens, n_tokens * sizeof *e->feed);
     size_t turn = s->turn;
     s->n_tokens = 0;
     s->turn = 0; /* the first prompt again: schedule=prompt is due */
-    int rc = kvg_feed_prompt(e, s, e->feed, n_tokens, 1, NULL, 0, NULL, err);
+    int rc = kvg_feed_prompt(e, s, s->tokens, n_tokens, 1, NULL, 0, NULL, err);
     s->turn = turn;
     return rc;
 }
