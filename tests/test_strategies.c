@@ -375,7 +375,8 @@ static void open_probed(struct gen_stream *st, const char *spec)
         fail_msg("%s", err.msg);
     struct kvg_needs *w = &st->pipe.needs;
     struct kvg_inst *in = &st->pipe.inst[st->pipe.n++];
-    *in = (struct kvg_inst){.s = &prober, .first_obs = w->n_obs, .dims = eng.dims};
+    *in = (struct kvg_inst){
+        .s = &prober, .state = &n_probed, .first_obs = w->n_obs, .dims = eng.dims};
     w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 1};
     w->queries = w->queries ? w->queries : 1;
     if (kvg_stream_open(&st->s, eng.e, &st->pipe, &err))
