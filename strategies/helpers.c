@@ -3,14 +3,25 @@
 
 #include <string.h>
 
+double kvg_budget_exact(const struct kvg_budget *b, size_t n_logical, const struct kvg_dims *dims)
+{
+    if (b->kind == KVG_BUDGET_SHARE)
+        return (double)n_logical * b->value;
+    if (b->kind == KVG_BUDGET_BYTES)
+        return (double)n_logical * b->value / (double)dims->slot_bytes;
+    return b->value;
+}
+
 size_t kvg_budget_slots(const struct kvg_budget *b, size_t n_logical, const struct kvg_dims *dims)
 {
-    double n = b->value;
-    if (b->kind == KVG_BUDGET_SHARE)
-        n = (double)n_logical * b->value;
-    else if (b->kind == KVG_BUDGET_BYTES)
-        n = (double)n_logical * b->value / (double)dims->slot_bytes;
+    double n = kvg_budget_exact(b, n_logical, dims);
     return n < 1 ? 1 : (size_t)n;
+}
+
+size_t kvg_window_slots(size_t window, size_t n, size_t n_keep)
+{
+    window = window <= n_keep ? window : n_keep / 2;
+    return window < n ? window : n;
 }
 
 float kvg_select_largest(float *x, size_t n, size_t k)
@@ -111,6 +122,19 @@ void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out
         for (size_t i = from; i <= to; i++)
             acc = maximum ? (x[i] > acc ? x[i] : acc) : acc + x[i];
         out[j] = maximum ? acc : acc / (float)k;
+    }
+}
+
+void kvg_obs_votes(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
+                   size_t n, size_t kernel, int maximum, float *out)
+{
+    size_t group = in->dims.n_heads / in->dims.n_kv_heads;
+    float *pooled = v->scratch, rows = (float)v->obs_rows[i];
+    memset(out, 0, n * sizeof *out);
+    for (size_t g = 0; g < group && n; g++) {
+        kvg_pool_scores(v->obs[i] + (head * group + g) * v->obs_ld, n, kernel, maximum, pooled);
+        for (size_t j = 0; j < n; j++)
+            out[j] += pooled[j] / (rows * (float)group);
     }
 }
 

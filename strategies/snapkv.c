@@ -3,8 +3,6 @@
  * head; the best tokens stay and the window always does. Nothing goes while decoding. */
 #include "strategies/strategy.h"
 
-#include <string.h>
-
 struct opt {
     struct kvg_budget budget;
     int64_t window, kernel;
@@ -27,28 +25,13 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
     return 0;
 }
 
-/* The window counts inside the budget; where it would leave no room (a share of a short text) it
- * shrinks to half of the budget. */
-static size_t voting_window(const struct opt *o, size_t n, size_t n_keep)
-{
-    size_t window = (size_t)o->window < n_keep ? (size_t)o->window : n_keep / 2;
-    return window < n ? window : n;
-}
-
 static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     const struct opt *o = in->opt;
-    size_t group = in->dims.n_heads / in->dims.n_kv_heads, n = kvg_view_slots(v, head);
+    size_t n = kvg_view_slots(v, head);
     size_t n_keep = kvg_budget_slots(in->budget, v->n_logical, &in->dims);
-    size_t n_old = n - voting_window(o, n, n_keep);
-    float *pooled = v->scratch, rows = (float)v->obs_rows[in->first_obs];
-    memset(out, 0, n_old * sizeof *out);
-    for (size_t g = 0; g < group && n_old; g++) {
-        const float *sum = v->obs[in->first_obs] + (head * group + g) * v->obs_ld;
-        kvg_pool_scores(sum, n_old, (size_t)o->kernel, o->pool, pooled);
-        for (size_t j = 0; j < n_old; j++)
-            out[j] += pooled[j] / (rows * (float)group);
-    }
+    size_t n_old = n - kvg_window_slots((size_t)o->window, n, n_keep);
+    kvg_obs_votes(in, v, in->first_obs, head, n_old, (size_t)o->kernel, o->pool, out);
     for (size_t j = n_old; j < n; j++)
         out[j] = KVG_MUST_STAY;
 }

@@ -323,6 +323,11 @@ size_t kvg_pipeline_keep(const struct kvg_pipeline *p, size_t layer, size_t n_sl
 /* ---- helpers for strategies (helpers.c) ---- */
 /* Slots per KV head that a budget allows at a logical length; at least 1. */
 size_t kvg_budget_slots(const struct kvg_budget *b, size_t n_logical, const struct kvg_dims *dims);
+/* The same before it is cut to a whole number. */
+double kvg_budget_exact(const struct kvg_budget *b, size_t n_logical, const struct kvg_dims *dims);
+/* Last slots of n that stay because they vote: the window counts inside the budget of n_keep; where
+ * it would leave no room (a share of a short text) it shrinks to half of it. */
+size_t kvg_window_slots(size_t window, size_t n, size_t n_keep);
 /* Plans to keep the n_keep best of n scores of one head (ties: the lower slot). */
 void kvg_keep_best(struct kvg_plan *plan, const struct kvg_view *v, size_t head,
                    const float *scores, size_t n, size_t n_keep);
@@ -343,6 +348,10 @@ void kvg_view_values(const struct kvg_view *v, size_t head, size_t from, size_t 
 /* Mean over the query heads of a KV head of observation `i` (index in the view), n slots, to out. */
 void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
                   size_t n, float *out);
+/* The votes of observation `i`'s window for the first n slots: mean over its queries and the query
+ * heads of the KV head, pooled over `kernel` slots (kvg_pool_scores). Uses scratch. */
+void kvg_obs_votes(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
+                   size_t n, size_t kernel, int maximum, float *out);
 /* out[j] = mean (maximum = 0) or maximum of x over [j - k/2, j + k/2]; outside of x counts as 0 and
  * is divided by k all the same. */
 void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out);
