@@ -45,6 +45,7 @@ void kvg_build_release(struct kvg_build *b)
     kvg_str_release(&b->system);
     kvg_str_release(&b->user);
     kvg_str_release(&b->reply);
+    kvg_str_release(&b->question);
 }
 
 const char *kvg_build_quote(const char *s, char buf[128])
@@ -89,6 +90,7 @@ int kvg_build_begin(struct kvg_build *b, const char *id, struct kvg_err *err)
     kvg_str_clear(&b->system);
     kvg_str_clear(&b->user);
     kvg_str_clear(&b->reply);
+    kvg_str_clear(&b->question);
     b->state = KVG_AT_START;
     b->last_role = KVG_ROLE_SYSTEM;
     b->is_cut = 0;
@@ -99,6 +101,35 @@ int kvg_build_begin(struct kvg_build *b, const char *id, struct kvg_err *err)
     b->cur.lang = "und";
     b->cur.title = "";
     return b->cur.id ? 0 : no_memory(b, err);
+}
+
+static int is_blank(const char *s)
+{
+    return s[strspn(s, " \t\r\n\v\f")] == 0;
+}
+
+/* The last place where `what` stands in `text`; NULL = nowhere. */
+static const char *find_last(const char *text, const char *what)
+{
+    const char *last = NULL;
+    for (const char *p = text; (p = strstr(p, what)); p++)
+        last = p;
+    return last;
+}
+
+int kvg_build_question(struct kvg_build *b, const char *question, struct kvg_err *err)
+{
+    char quoted[128];
+    if (b->is_cut)
+        return 0;
+    if (b->state != KVG_IN_USER || b->last_role != KVG_ROLE_USER)
+        return kvg_build_fail(b, err, "a question is named where no user message stands");
+    if (is_blank(question) || !find_last(b->user.s, question))
+        return kvg_build_fail(b, err, "the question '%s' is not part of its message",
+                              kvg_build_quote(question, quoted));
+    kvg_str_clear(&b->question);
+    kvg_str_add(&b->question, question);
+    return b->question.failed ? no_memory(b, err) : 0;
 }
 
 /* Copies the gathered user text and reply into the last turn. */
@@ -113,8 +144,13 @@ static int flush_turn(struct kvg_build *b, struct kvg_err *err)
         t->reply = kvg_arena_strndup(a, b->reply.s, b->reply.len);
     if (!t->user || b->user.failed || b->reply.failed || (b->state == KVG_IN_REPLY && !t->reply))
         return no_memory(b, err);
+    if (b->question.len) {
+        t->question = find_last(t->user, b->question.s);
+        t->n_question = b->question.len;
+    }
     kvg_str_clear(&b->user);
     kvg_str_clear(&b->reply);
+    kvg_str_clear(&b->question);
     return 0;
 }
 
@@ -159,11 +195,6 @@ static void append(struct kvg_str *s, const char *label, const char *text)
     if (label)
         kvg_str_addf(s, "[%s]\n", label);
     kvg_str_add(s, text);
-}
-
-static int is_blank(const char *s)
-{
-    return s[strspn(s, " \t\r\n\v\f")] == 0;
 }
 
 static int add_user_side(struct kvg_build *b, enum kvg_role role, const char *label,

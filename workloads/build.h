@@ -67,6 +67,7 @@ struct kvg_build {
     int32_t *turn_of_message; /* user messages: their turn; others -1 */
     size_t n_messages, cap_messages;
     struct kvg_str system, user, reply;
+    struct kvg_str question; /* of the turn being built; empty = none was named */
     enum { KVG_AT_START, KVG_IN_USER, KVG_IN_REPLY, KVG_BETWEEN_TURNS } state;
     int is_cut;
     enum kvg_role last_role;
@@ -87,6 +88,8 @@ int kvg_build_begin(struct kvg_build *b, const char *id, struct kvg_err *err);
  * messages added so far of the user message that this user message replaces, or -1. */
 int kvg_build_message(struct kvg_build *b, enum kvg_role role, const char *label, const char *text,
                       int64_t replaces, struct kvg_err *err);
+/* Names the question within the user message that was just added. */
+int kvg_build_question(struct kvg_build *b, const char *question, struct kvg_err *err);
 /* Ends the turn although no reply came: a user message that follows is a turn of its own. */
 int kvg_build_close_turn(struct kvg_build *b, struct kvg_err *err);
 /* Ends the messages: from here on cur.* may be set, and checks added. */

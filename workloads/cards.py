@@ -21,6 +21,7 @@ FAMILIES = ["short-qa", "long-multi-turn", "shared-system", "late-recall", "topi
 TARGETS = ["es", "fr", "de"]
 SHARED_RUN = 12  # words that no two items may have in common in a row
 ITEMS_MIN = 24
+PASTED = 900  # characters; nobody types that much
 CHAT_TURNS = (3, 12)
 SEGMENTS = (4, 12)
 
@@ -94,6 +95,7 @@ class Pack:
         seen[name] = number
         if self.check_roles(number, item["messages"]):
             self.check_replaces(number, item["messages"])
+            self.check_questions(number, item["messages"])
             self.check_checks(number, item)
             self.check_length(number, item)
         for key in ("family", "lang", "title"):
@@ -119,6 +121,15 @@ class Pack:
                 continue
             if m["role"] != "user" or not 0 <= r < i or messages[r]["role"] != "user":
                 self.problem(number, "'replaces' of message %d is no earlier user message" % i)
+
+    def check_questions(self, number, messages):
+        """A message that is pasted material beside a question names the question."""
+        for i, m in enumerate(messages):
+            q = m.get("question")
+            if q is None and m["role"] == "user" and len(m["content"]) > PASTED:
+                self.problem(number, "message %d is pasted material without a 'question'" % i)
+            if q is not None and (m["role"] != "user" or not q.strip() or q not in m["content"]):
+                self.problem(number, "'question' of message %d is no part of a user message" % i)
 
     def check_checks(self, number, item):
         turns = self.turns(item)

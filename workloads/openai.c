@@ -1,6 +1,7 @@
 /* Reads items in OpenAI's form, {"messages": [{"role", "content"}, ...]}, with an optional "meta"
  * of our own: the format of the packs. A batch request ({"custom_id", "body": {...}}) is read too.
- * Content is a string or a list of text parts. Must not know how messages become turns. */
+ * Content is a string or a list of text parts; a user message may name its "question", a stretch of
+ * the content beside which the rest is pasted material. Must not know how messages become turns. */
 #include "workloads/build.h"
 
 #include <string.h>
@@ -93,6 +94,7 @@ static int read_message(struct kvg_build *b, const json_t *m, size_t at, struct 
 {
     struct kvg_str text = {0}, label = {0};
     const json_t *replaces = json_object_get(m, "replaces");
+    const json_t *question = json_object_get(m, "question");
     const char *name = json_string_value(json_object_get(m, "name"));
     enum kvg_role role = KVG_ROLE_USER;
     int rc = read_role(b, m, at, &role, err);
@@ -103,6 +105,11 @@ static int read_message(struct kvg_build *b, const json_t *m, size_t at, struct 
         rc = kvg_build_fail(b, err,
                             "'replaces' of message %zu must be the index of an earlier user "
                             "message, on a user message",
+                            at);
+        goto out;
+    }
+    if (question && (role != KVG_ROLE_USER || !json_is_string(question))) {
+        rc = kvg_build_fail(b, err, "'question' of message %zu must be a string on a user message",
                             at);
         goto out;
     }
@@ -117,6 +124,8 @@ static int read_message(struct kvg_build *b, const json_t *m, size_t at, struct 
     else
         rc = kvg_build_message(b, role, label.s, text.s ? text.s : "",
                                replaces ? json_integer_value(replaces) : -1, err);
+    if (!rc && question)
+        rc = kvg_build_question(b, json_string_value(question), err);
 out:
     kvg_str_release(&text);
     kvg_str_release(&label);

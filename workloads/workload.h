@@ -26,7 +26,11 @@ struct kvg_check {
  * leaves turn `parent` as the last one, and goes on from there. `parent` is then always on the
  * path that was being followed, so truncating is enough. */
 struct kvg_turn {
-    const char *user;  /* never NULL, never empty, valid UTF-8 */
+    const char *user; /* never NULL, never empty, valid UTF-8 */
+    /* The question in a message that also holds something pasted: a stretch of `user`
+     * [n_question]; NULL = the whole message asks. */
+    const char *question;
+    size_t n_question;
     const char *reply; /* the recorded reply or reference; NULL = none is recorded */
     int32_t rewind_to; /* earlier turn whose prompt this one replaces; -1 = goes straight on */
     int32_t parent;    /* turn before this one in the conversation; -1 = it is the first */
