@@ -156,11 +156,11 @@ static void test_misuse(void **state)
     assert_int_equal(kvg_csv_close(csv, &err), KVG_OK);
 }
 
-static const char kept_header[] = "schema,cell_id,strategy,turn,layer,pos,heads\n";
+static const char kept_header[] = "schema,cell_id,strategy,query,turn,layer,pos,heads\n";
 
 static void test_torn_line(void **state)
 {
-    static const char *const torn[] = {"1,c,b,0,1,9", "1,c,\"b\nc", "1,c,\"b,0,1,9,1\n"};
+    static const char *const torn[] = {"1,c,b,,0,1,9", "1,c,\"b\nc", "1,c,\"b,,0,1,9,1\n"};
     struct kvg_err err = {0};
     (void)state;
     for (size_t i = 0; i < sizeof torn / sizeof torn[0]; i++) {
@@ -168,7 +168,7 @@ static void test_torn_line(void **state)
         struct kvg_csv *csv;
         struct kvg_row row;
         struct seen s = {0};
-        snprintf(text, sizeof text, "%s1,c,a,0,1,7,1\n%s", kept_header, torn[i]);
+        snprintf(text, sizeof text, "%s1,c,a,,0,1,7,1\n%s", kept_header, torn[i]);
         write_text(text);
         assert_int_equal(kvg_csv_read(path, &kvg_table_kept, see, &s, &err), KVG_OK);
         assert_int_equal(s.n, 1);
@@ -227,14 +227,14 @@ static void test_malformed(void **state)
     static const struct {
         const char *rows, *says;
     } cases[] = {
-        {"1,c,a,0,1,7,1\n1,c,a,0,1,7\n", "line 3"},
-        {"1,c,a,0,1,7,1,9\n", "line 2"},
-        {"1,c,\"two\nlines\",0,1,7,1\n1,c,a,0,1,x,1\n", "line 4"},
-        {"1,c,a,0,1,-7,1\n", "pos"},
-        {"1,c,a,0,1,7.5,1\n", "pos"},
-        {"1,c,a\"b,0,1,7,1\n1,c,\",0,1,7,1\n", "line 2"},
-        {"1,c,a,0,1, 7,1\n", "pos"},
-        {"1,c,a,0,1,99999999999999999999,1\n", "pos"},
+        {"1,c,a,,0,1,7,1\n1,c,a,,0,1,7\n", "line 3"},
+        {"1,c,a,,0,1,7,1,9\n", "line 2"},
+        {"1,c,\"two\nlines\",,0,1,7,1\n1,c,a,,0,1,x,1\n", "line 4"},
+        {"1,c,a,,0,1,-7,1\n", "pos"},
+        {"1,c,a,,0,1,7.5,1\n", "pos"},
+        {"1,c,a\"b,,0,1,7,1\n1,c,\",,0,1,7,1\n", "line 2"},
+        {"1,c,a,,0,1, 7,1\n", "pos"},
+        {"1,c,a,,0,1,99999999999999999999,1\n", "pos"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -71,6 +71,10 @@ int kvg_stream_copy(struct kvg_stream *dst, const struct kvg_stream *src, struct
 int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tokens,
                         struct kvg_err *err);
 
+/* The same, but always cut: what the strategy dropped so far stays dropped. Moments of past queries
+ * begin anew there. */
+void kvg_stream_cut(struct kvg_stream *s, size_t n_tokens);
+
 /* Feeds a prompt of n tokens to all streams (every stream gets the same tokens). hidden, if not
  * NULL, is [n_streams][n_want][n_embd]: final normalised rows of the prompt's tokens want[0..n_want)
  * (ascending indices into tokens). last_in_turn = 1 lets scheduled compression run at its end. */

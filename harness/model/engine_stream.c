@@ -145,6 +145,16 @@ static int complete(const struct kvg_stream *s)
     return 1;
 }
 
+void kvg_stream_cut(struct kvg_stream *s, size_t n_tokens)
+{
+    if (n_tokens >= s->n_tokens)
+        return;
+    if (!kvg_held_cut(s, n_tokens))
+        kvg_held_restart(s, n_tokens);
+    kvg_store_truncate(s->store, (int32_t)n_tokens);
+    s->text.n_tokens = s->n_tokens = n_tokens;
+}
+
 int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tokens,
                         struct kvg_err *err)
 {

@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /* Raised whenever a column is added, renamed or changes its meaning. */
-#define KVG_SCHEMA 1
+#define KVG_SCHEMA 2
 
 enum kvg_column_type { KVG_COL_U64, KVG_COL_I64, KVG_COL_F64, KVG_COL_STR };
 
@@ -35,7 +35,7 @@ struct kvg_table {
     X(CELLS, model, STR, 1, "", "name of the model")                                               \
     X(CELLS, strategy, STR, 1, "", "label as the user wrote it")                                   \
     X(CELLS, spec, STR, 1, "", "the strategy with every option resolved")                          \
-    X(CELLS, role, STR, 1, "", "baseline, control, floor or strategy")                             \
+    X(CELLS, role, STR, 1, "", "baseline, control, floor, oracle or strategy")                     \
     X(CELLS, workload, STR, 1, "", "name of the workload")                                         \
     X(CELLS, item, STR, 1, "", "the conversation or document")                                     \
     X(CELLS, family, STR, 0, "", "kind of item within the workload")                               \
@@ -48,7 +48,11 @@ struct kvg_table {
     X(CELLS, round, U64, 1, "", "repetition of a time cell, from 0; 0 in the drift lane")          \
     X(CELLS, order, U64, 0, "", "place in the order of execution, from 0")                         \
     X(CELLS, seed, U64, 0, "", "seed of the cell")                                                 \
-    X(CELLS, query, STR, 0, "", "seen, unseen or mixed: did compression see the question")         \
+    X(CELLS, query, STR, 0, "",                                                                    \
+      "seen: compression was due at the prompt's end; unseen: before the question; mixed: seen "   \
+      "in the first turn alone; empty: nothing chooses what stays")                                \
+    X(CELLS, question_index, U64, 0, "",                                                           \
+      "1, 2: which of two questions after one context is scored; empty: an ordinary replay")       \
     X(CELLS, status, STR, 1, "", "ok, skipped or error")                                           \
     X(CELLS, reason, STR, 0, "", "why it was skipped or failed")                                   \
     X(CELLS, finish, STR, 0, "", "how the replies ended: eos, limit, loop, given, mixed")          \
@@ -132,7 +136,7 @@ struct kvg_table {
     X(STEPS, pos, U64, 0, "tokens", "logical position of the target in the text")                  \
     X(STEPS, token, U64, 0, "", "the strategy's own choice")                                       \
     X(STEPS, target, U64, 0, "", "the token that is scored")                                       \
-    X(STEPS, uncompressed, U64, 0, "0/1", "logits come from the uncompressed prefill")             \
+    X(STEPS, uncompressed, U64, 0, "0/1", "logits come from a pass that compression came after")   \
     X(STEPS, kl, F64, 0, "nats", "KL(baseline||strategy) over the whole vocabulary")               \
     X(STEPS, top1, U64, 0, "0/1", "both put the same token first")                                 \
     X(STEPS, top10, F64, 0, "share", "overlap of the ten likeliest tokens")                        \
@@ -153,6 +157,7 @@ struct kvg_table {
     X(KEPT, schema, U64, 1, "", "version of these columns")                                        \
     X(KEPT, cell_id, STR, 1, "", "key of the cell")                                                \
     X(KEPT, strategy, STR, 1, "", "label as the user wrote it")                                    \
+    X(KEPT, query, STR, 0, "", "as in cells.csv")                                                  \
     X(KEPT, turn, U64, 1, "", "turn after which this was looked at, from 0")                       \
     X(KEPT, layer, U64, 1, "", "layer, from 0")                                                    \
     X(KEPT, pos, U64, 1, "tokens", "logical position")                                             \
@@ -184,7 +189,9 @@ struct kvg_table {
 
 #define KVG_SUMMARY_COLUMNS(X)                                                                     \
     X(SUMMARY, strategy, STR, 1, "", "label as the user wrote it")                                 \
-    X(SUMMARY, role, STR, 0, "", "baseline, control, floor or strategy")                           \
+    X(SUMMARY, query, STR, 0, "", "as in cells.csv")                                               \
+    X(SUMMARY, question_index, STR, 0, "", "as in cells.csv")                                      \
+    X(SUMMARY, role, STR, 0, "", "baseline, control, floor, oracle or strategy")                   \
     X(SUMMARY, arm, STR, 0, "", "main, floor or bare")                                             \
     X(SUMMARY, workload, STR, 1, "", "name of the workload; 'all' = every workload together")      \
     X(SUMMARY, mode, STR, 0, "", "forced or free")                                                 \

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 enum { BANDWIDTH_PASSES = 5 };
 
 struct bench {

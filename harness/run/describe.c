@@ -84,6 +84,10 @@ static int describe_settings(struct kvg_manifest_identity *id, const struct kvg_
     set(id, "modes",
         kvg_arena_printf(a, "%s%s", s->modes[KVG_MODE_FORCED] ? "forced " : "",
                          s->modes[KVG_MODE_FREE] ? "free" : ""));
+    set(id, "query",
+        kvg_arena_printf(a, "%s%s", s->queries[KVG_QUERY_SEEN] ? "seen " : "",
+                         s->queries[KVG_QUERY_UNSEEN] ? "unseen" : ""));
+    set(id, "second_question", s->second_question ? "yes" : "no");
     set(id, "target", kvg_target_name(s->target));
     set(id, "reply_tokens", kvg_arena_printf(a, "%zu", s->reply_tokens));
     set(id, "max_turns", kvg_arena_printf(a, "%zu", s->max_turns));

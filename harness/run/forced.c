@@ -102,7 +102,8 @@ static int run_main(struct work *w, const size_t *who, size_t n, struct kvg_err 
                                .replay = &w->replay,
                                .base = w->base,
                                .saved = saved,
-                               .maps_kept = item->kept};
+                               .unseen = w->group->unseen,
+                               .maps_kept = item->kept && !w->group->question_index};
     rc = kvg_lockstep_run(w->rig, &run, err);
     return rc ? rc : put_slots(w, slots, n, err);
 }
@@ -130,8 +131,11 @@ static int run_floor(struct work *w, size_t i, struct kvg_err *err)
     if (rc)
         return rc;
     slot->cell = c;
-    struct kvg_lockstep run = {
-        .slots = &slot, .n = 1, .replay = &w->replay, .base = w->rows[main_of(w, i)]};
+    struct kvg_lockstep run = {.slots = &slot,
+                               .n = 1,
+                               .replay = &w->replay,
+                               .base = w->rows[main_of(w, i)],
+                               .unseen = w->group->unseen};
     other_order(w->rig, 1);
     rc = kvg_lockstep_run(w->rig, &run, err);
     other_order(w->rig, 0);
@@ -163,14 +167,17 @@ int kvg_forced_group(struct kvg_rig *rig, const struct kvg_group *group, struct 
     const struct kvg_plan_item *item = &rig->plan->items[group->item];
     struct kvg_own own = {0};
     kvg_arena_reset(&rig->arena);
-    int rc = kvg_replay_init(&w.replay, &item->tokens, &rig->arena, err);
+    int rc =
+        kvg_replay_init(&w.replay, kvg_plan_tokens(item, group->question_index), &rig->arena, err);
     if (!rc && item->target == KVG_TARGET_GREEDY)
         rc = kvg_own_write(rig, &item->tokens, suite->free_tokens, &own, err);
     if (!rc && own.error)
         return fail_all(&w, own.error, err);
     if (!rc && item->target == KVG_TARGET_GREEDY)
         kvg_own_replies(&own, &w.replay);
-    if (!rc)
+    if (group->question_index)
+        kvg_replay_score_planned(&w.replay);
+    else if (!rc)
         rc = kvg_replay_score(&w.replay, suite->reply_tokens, &rig->arena, err);
     if (rc)
         return rc;

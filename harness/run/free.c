@@ -118,6 +118,7 @@ static int run_slots(struct work *w, struct kvg_err *err)
                                 .n = w->n,
                                 .item = &w->item->tokens,
                                 .limit = w->rig->plan->suite->free_tokens,
+                                .unseen = w->group->unseen,
                                 .out = w->out,
                                 .on_rows = on_rows,
                                 .arg = w};

@@ -245,10 +245,9 @@ static void print_drift(const struct inspector *x)
     double n = (double)x->n_steps;
     kvg_str_add(x->in->drift,
                 "strategy\tn\tmean_kl\tmax_kl\ttop1\tnll_full\tnll\tdnll\tmax_dlogit\n");
-    kvg_str_addf(x->in->drift, "%s\t%zu\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n",
-                 x->pipe.label, x->n_steps, x->sum.kl / n, x->most.kl, (double)x->n_same / n,
-                 x->sum.nll_base / n, x->sum.nll / n, (x->sum.nll - x->sum.nll_base) / n,
-                 x->most.max_dlogit);
+    kvg_str_addf(x->in->drift, "%s\t%zu\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n", x->pipe.label,
+                 x->n_steps, x->sum.kl / n, x->most.kl, (double)x->n_same / n, x->sum.nll_base / n,
+                 x->sum.nll / n, (x->sum.nll - x->sum.nll_base) / n, x->most.max_dlogit);
 }
 
 static int step_through(struct inspector *x, size_t n_steps, struct kvg_err *err)

@@ -1,6 +1,7 @@
 /* Owns the loop over turns and steps of forced replies. Must not know cells or arms. */
 #include "run/lockstep.h"
 
+#include "run/prompt.h"
 #include "run/stop.h"
 
 #include <string.h>
@@ -69,11 +70,10 @@ static int begin_turn(struct state *s, size_t turn, size_t n_prompt, struct kvg_
         t->finish = KVG_FINISH_GIVEN;
         t->n_evicted = s->streams[i]->store->count.n_evicted;
         kvg_record_mark(s->streams[i]);
-        if (u->in->rewinds) {
-            int rc = kvg_stream_truncate(s->rig->engine, s->streams[i], u->begin, err);
-            if (rc)
-                return rc;
-        }
+        kvg_replay_mark(s->run->replay, turn, &s->streams[i]->text);
+        int rc = kvg_rig_rewind(s->rig, s->streams[i], u, err);
+        if (rc)
+            return rc;
     }
     return KVG_OK;
 }
@@ -95,11 +95,17 @@ static int end_turn(struct state *s, size_t turn, struct kvg_err *err)
 
 static int prompt(struct state *s, size_t turn, size_t n, struct kvg_err *err)
 {
-    uint32_t want = (uint32_t)(n - 1);
+    const struct kvg_prompt p = {.streams = s->streams,
+                                 .n_streams = s->run->n,
+                                 .tokens = s->rig->tokens,
+                                 .n = n,
+                                 .n_future = kvg_rig_add_future(s->rig, s->run->replay, turn, n),
+                                 .n_context = kvg_replay_question(s->run->replay, turn),
+                                 .unseen = s->run->unseen,
+                                 .hidden = s->rig->hidden};
     int rc = kvg_stop_check(err);
     if (!rc)
-        rc = kvg_engine_prompt(s->rig->engine, s->streams, s->run->n, s->rig->tokens, n, 1, &want,
-                               1, s->rig->hidden, err);
+        rc = kvg_prompt_feed(s->rig->engine, &p, err);
     if (!rc)
         rc = check_all(s, err);
     for (size_t i = 0; i < s->run->n && !rc; i++) {
@@ -115,8 +121,11 @@ static int prompt(struct state *s, size_t turn, size_t n, struct kvg_err *err)
 static int step(struct state *s, size_t turn, size_t j, struct kvg_err *err)
 {
     int32_t tokens[KVG_STREAMS_MAX];
-    for (size_t i = 0; i < s->run->n; i++)
-        tokens[i] = s->run->replay->turns[turn].reply[j];
+    const struct kvg_replay_turn *u = &s->run->replay->turns[turn];
+    for (size_t i = 0; i < s->run->n; i++) {
+        tokens[i] = u->reply[j];
+        kvg_prompt_set_future(s->streams[i], u->reply + j + 1, u->n_reply - j - 1);
+    }
     int rc = kvg_stop_check(err);
     return rc ? rc
               : kvg_engine_step(s->rig->engine, s->streams, s->run->n, tokens, s->rig->hidden, err);
@@ -137,10 +146,10 @@ static int run_turn(struct state *s, size_t turn, struct kvg_err *err)
     if (!rc)
         rc = prompt(s, turn, n, err);
     report(s, n);
-    for (size_t j = 0; j < u->n_scored && !rc; j++) {
+    for (size_t j = 0; j <= u->n_fed && !rc; j++) {
         if (j)
             rc = step(s, turn, j - 1, err);
-        if (!rc)
+        if (!rc && j < u->n_scored)
             rc = score(s, turn, j, err);
         report(s, 1);
     }

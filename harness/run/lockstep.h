@@ -11,6 +11,7 @@ struct kvg_lockstep {
     const struct kvg_replay *replay;
     const float *base; /* [replay->n_scored, n_embd] rows to compare with */
     float **saved;     /* [n] each NULL or [replay->n_scored, n_embd]: receives the stream's rows */
+    int unseen;        /* 1: compression is due before each question */
     int maps_kept;     /* 1: what is kept after the last prompt is recorded */
 };
 

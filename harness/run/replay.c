@@ -2,6 +2,8 @@
  * on it. */
 #include "run/replay.h"
 
+#include "run/marks.h"
+
 #include <string.h>
 
 /* Positions and limits follow from the replies and what is fed of them. */
@@ -16,7 +18,7 @@ static void settle(struct kvg_replay *r)
     for (size_t t = 0; t < r->n_turns; t++) {
         struct kvg_replay_turn *u = &r->turns[t];
         const struct kvg_replay_turn *p = u->in->parent < 0 ? NULL : &r->turns[u->in->parent];
-        u->begin = p ? p->begin + p->in->n_prompt + p->n_reply : 0;
+        u->begin = u->in->cuts ? u->in->start : p ? p->begin + p->in->n_prompt + p->n_reply : 0;
         if (t >= r->n_used)
             continue;
         int is_last = t + 1 == r->n_used;
@@ -36,7 +38,8 @@ int kvg_replay_init(struct kvg_replay *r, const struct kvg_item_tokens *item, st
     r->item = item;
     r->n_turns = item->n_turns;
     r->turns = kvg_arena_array(a, r->n_turns, sizeof *r->turns);
-    if (!r->turns)
+    r->spans = kvg_arena_array(a, kvg_marks_room(item) + 1, sizeof *r->spans);
+    if (!r->turns || !r->spans)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory for item '%s'", item->item->id);
     for (size_t t = 0; t < r->n_turns; t++)
         r->turns[t] = (struct kvg_replay_turn){.in = &item->turns[t],
@@ -84,6 +87,15 @@ void kvg_replay_step_timed(struct kvg_replay *r)
     settle(r);
 }
 
+void kvg_replay_score_planned(struct kvg_replay *r)
+{
+    for (size_t t = 0; t < r->n_turns; t++) {
+        r->turns[t].n_scored = r->turns[t].in->n_scored;
+        r->turns[t].n_fed = kvg_turn_steps(r->turns[t].in);
+    }
+    settle(r);
+}
+
 size_t kvg_replay_prompt(const struct kvg_replay *r, size_t turn, int32_t *out)
 {
     const struct kvg_replay_turn *u = &r->turns[turn];
@@ -101,4 +113,26 @@ size_t kvg_replay_prompt(const struct kvg_replay *r, size_t turn, int32_t *out)
 size_t kvg_replay_pos(const struct kvg_replay *r, size_t turn, size_t j)
 {
     return r->turns[turn].begin + r->turns[turn].in->n_prompt + j;
+}
+
+size_t kvg_replay_question(const struct kvg_replay *r, size_t turn)
+{
+    const struct kvg_turn_tokens *in = r->turns[turn].in;
+    size_t n = in->question;
+    if (turn && !in->rewinds)
+        n += r->turns[turn - 1].n_reply - r->turns[turn - 1].n_fed;
+    return n;
+}
+
+static size_t begin_of(const void *replay, size_t turn)
+{
+    const struct kvg_replay *r = replay;
+    return r->turns[turn].begin;
+}
+
+void kvg_replay_mark(const struct kvg_replay *r, size_t turn, struct kvg_text *text)
+{
+    text->n_spans = kvg_marks_path(r->item, turn, begin_of, r, r->spans);
+    text->spans = r->spans;
+    text->question = r->turns[turn].begin + r->turns[turn].in->question;
 }

@@ -27,6 +27,17 @@ static size_t longest(const struct kvg_runplan *plan)
     return most < plan->model->n_ctx ? most : plan->model->n_ctx;
 }
 
+static size_t longest_reply(const struct kvg_runplan *plan)
+{
+    size_t most = plan->suite->free_tokens + 1;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct kvg_item_tokens *it = &plan->items[i].tokens;
+        for (size_t t = 0; t < it->n_turns; t++)
+            most = it->turns[t].n_reply > most ? it->turns[t].n_reply : most;
+    }
+    return most;
+}
+
 static size_t widest(const struct kvg_runplan *plan)
 {
     size_t most = 1;
@@ -52,7 +63,7 @@ int kvg_rig_open(struct kvg_rig *rig, struct kvg_runplan *plan, const struct kvg
     size_t n = rig->max_streams + 1;
     rig->hidden = calloc(n * rig->n_embd, sizeof *rig->hidden);
     rig->logits = calloc(n * rig->n_vocab, sizeof *rig->logits);
-    rig->tokens = calloc(rig->max_tokens + 1, sizeof *rig->tokens);
+    rig->tokens = calloc(rig->max_tokens + longest_reply(plan) + 1, sizeof *rig->tokens);
     rig->slots = calloc(plan->n_strategies * rig->max_streams + 1, sizeof(struct kvg_slot *));
     if (!rig->hidden || !rig->logits || !rig->tokens || !rig->slots)
         return no_memory(err);
@@ -156,6 +167,25 @@ int kvg_rig_helper(struct kvg_rig *rig, struct kvg_slot *slot, enum kvg_role rol
     kvg_stream_reset(&slot->stream, 0);
     kvg_record_clear(&slot->rec);
     return KVG_OK;
+}
+
+int kvg_rig_rewind(struct kvg_rig *rig, struct kvg_stream *s, const struct kvg_replay_turn *turn,
+                   struct kvg_err *err)
+{
+    if (!turn->in->rewinds)
+        return KVG_OK;
+    if (!turn->in->cuts)
+        return kvg_stream_truncate(rig->engine, s, turn->begin, err);
+    kvg_stream_cut(s, turn->begin);
+    return KVG_OK;
+}
+
+size_t kvg_rig_add_future(struct kvg_rig *rig, const struct kvg_replay *r, size_t turn, size_t n)
+{
+    const struct kvg_replay_turn *u = &r->turns[turn];
+    if (u->n_reply)
+        memcpy(rig->tokens + n, u->reply, u->n_reply * sizeof *u->reply);
+    return u->n_reply;
 }
 
 const char *kvg_rig_context_reason(struct kvg_rig *rig, size_t n)

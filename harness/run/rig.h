@@ -9,6 +9,7 @@
 #include "run/drift.h"
 #include "run/execute.h"
 #include "run/record.h"
+#include "run/replay.h"
 #include "run/rows.h"
 
 /* A stream with its own pipeline, and what is being measured on it. */
@@ -36,7 +37,7 @@ struct kvg_rig {
     size_t max_tokens, max_streams, n_embd, n_vocab;
     float *hidden;   /* [max_streams + 1, n_embd] */
     float *logits;   /* [max_streams + 1, n_vocab] */
-    int32_t *tokens; /* [max_tokens] a prompt */
+    int32_t *tokens; /* [max_tokens + longest reply] a prompt and what will follow */
     size_t n_ties;   /* own replies of the baseline decided by rounding */
 };
 
@@ -55,6 +56,12 @@ void kvg_rig_drop_slots(struct kvg_rig *rig);
 /* The slot `base` or `writer`, opened on first use and reset. */
 int kvg_rig_helper(struct kvg_rig *rig, struct kvg_slot *slot, enum kvg_role role,
                    struct kvg_err *err);
+
+/* Takes a stream back to where a turn begins, when the turn says so. */
+int kvg_rig_rewind(struct kvg_rig *rig, struct kvg_stream *s, const struct kvg_replay_turn *turn,
+                   struct kvg_err *err);
+/* Puts a turn's reply behind its prompt of n tokens in rig->tokens; returns its length. */
+size_t kvg_rig_add_future(struct kvg_rig *rig, const struct kvg_replay *r, size_t turn, size_t n);
 
 /* "context: needs N tokens, the model has M" in the group's arena. */
 const char *kvg_rig_context_reason(struct kvg_rig *rig, size_t n);

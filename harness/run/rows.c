@@ -123,12 +123,21 @@ int kvg_rows_close(struct kvg_rows *r, struct kvg_err *err)
     return rc;
 }
 
-static void put_drift(struct kvg_row *row, const struct kvg_step_record *s)
+/* Step 0 comes from the prompt's own pass: what is due at the prompt's end had not happened yet.
+ * Where compression came before the question it had, and so it had where a second question is asked
+ * after what is left of the context. */
+static int is_uncompressed(const struct kvg_cell *cell, const struct kvg_step_record *s)
+{
+    return s->step == 0 && !cell->unseen && cell->question_index != 2;
+}
+
+static void put_drift(struct kvg_row *row, const struct kvg_cell *cell,
+                      const struct kvg_step_record *s)
 {
     const struct kvg_drift *d = &s->drift;
     kvg_row_set_u64(row, KVG_STEPS_token, (uint64_t)d->token);
     kvg_row_set_u64(row, KVG_STEPS_target, (uint64_t)s->target);
-    kvg_row_set_u64(row, KVG_STEPS_uncompressed, s->step == 0);
+    kvg_row_set_u64(row, KVG_STEPS_uncompressed, (uint64_t)is_uncompressed(cell, s));
     kvg_row_set_f64(row, KVG_STEPS_kl, d->kl);
     kvg_row_set_u64(row, KVG_STEPS_top1, d->top1 != 0);
     kvg_row_set_f64(row, KVG_STEPS_top10, d->top10);
@@ -156,7 +165,7 @@ static int put_step(struct kvg_rows *r, const struct kvg_cell *cell,
     kvg_row_set_u64(&row, KVG_STEPS_step, s->step);
     kvg_row_set_u64(&row, KVG_STEPS_pos, s->pos);
     if (s->has_drift)
-        put_drift(&row, s);
+        put_drift(&row, cell, s);
     if (s->has_times) {
         kvg_row_set_u64(&row, KVG_STEPS_step_ns, s->times.total);
         kvg_row_set_u64(&row, KVG_STEPS_observe_ns, s->times.observe);
@@ -210,6 +219,7 @@ static int put_kept(struct kvg_rows *r, const struct kvg_cell *cell, const struc
     kvg_row_init(&row, &kvg_table_kept);
     kvg_row_set_str(&row, KVG_KEPT_cell_id, cell->id);
     kvg_row_set_str(&row, KVG_KEPT_strategy, r->plan->strategies[cell->strategy].label);
+    kvg_row_set_str(&row, KVG_KEPT_query, cell->query);
     kvg_row_set_u64(&row, KVG_KEPT_turn, rec->kept_turn);
     for (size_t i = 0; i < rec->n_kept && !rc; i++) {
         kvg_row_set_u64(&row, KVG_KEPT_layer, rec->kept[i].layer);
@@ -284,16 +294,6 @@ static void put_free(struct kvg_row *row, const struct kvg_free_record *f)
     kvg_row_set_u64(row, KVG_CELLS_answers_right, f->answers_right);
     kvg_row_set_u64(row, KVG_CELLS_answers_lost, f->answers_lost);
     kvg_row_set_u64(row, KVG_CELLS_answers_gained, f->answers_gained);
-}
-
-/* Did compression see the question? "" when nothing is compressed. */
-static const char *query_of(const struct kvg_pipeline *p, const struct kvg_record *rec)
-{
-    if (!p->keep || !p->keep->s->compress)
-        return "";
-    if (p->keep->schedule.kind != KVG_SCHED_PROMPT)
-        return "seen";
-    return rec && rec->n_turns > 1 ? "mixed" : "seen";
 }
 
 static void put_budget(struct kvg_row *row, const struct kvg_pipeline *p,
@@ -372,7 +372,9 @@ static int put_cell(struct kvg_rows *r, const struct kvg_cell *cell, const struc
         kvg_str_addf(&lang, "%s-", item->source_lang);
     kvg_str_add(&lang, item->lang);
     kvg_row_set_str(&row, KVG_CELLS_lang, lang.s);
-    kvg_row_set_str(&row, KVG_CELLS_query, query_of(pipe, rec));
+    kvg_row_set_str(&row, KVG_CELLS_query, cell->query);
+    if (cell->question_index)
+        kvg_row_set_u64(&row, KVG_CELLS_question_index, cell->question_index);
     kvg_row_set_str(&row, KVG_CELLS_status, status[state]);
     kvg_row_set_str(&row, KVG_CELLS_reason, rec && rec->error ? rec->error : cell->reason);
     put_budget(&row, pipe, cell, &budget);

@@ -12,10 +12,9 @@
 
 enum { FIRST_DEPTH = 64 };
 
-size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_plan_item *it,
+size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_item_tokens *t,
                             enum kvg_lane lane, enum kvg_mode mode)
 {
-    const struct kvg_item_tokens *t = &it->tokens;
     size_t longest = 0;
     if (lane == KVG_LANE_DRIFT && mode == KVG_MODE_FREE) {
         size_t *end = kvg_arena_array((struct kvg_arena *)&p->arena, t->n_turns, sizeof *end);
@@ -29,7 +28,9 @@ size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_plan_i
     size_t last = lane == KVG_LANE_TIME ? t->last_timed : t->last_scored;
     for (size_t i = 0; i <= last; i++) {
         const struct kvg_turn_tokens *u = &t->turns[i];
-        size_t fed = i < last ? u->n_reply : lane == KVG_LANE_TIME ? u->n_timed : u->n_scored;
+        size_t fed = i < last                ? u->n_reply
+                     : lane == KVG_LANE_TIME ? u->n_timed
+                                             : kvg_turn_steps(u) + 1;
         size_t end = u->start + u->n_prompt + fed;
         longest = end > longest ? end : longest;
     }
@@ -52,7 +53,9 @@ static void set_key(const struct kvg_runplan *p, struct kvg_cell *c)
 
     uint64_t limits[] = {suite->reply_tokens, suite->free_tokens, suite->time_reply_tokens,
                          suite->max_turns, suite->uncached_depths};
-    uint64_t where[] = {c->mode, c->target, c->lane, c->arm, c->seed_index, c->round, suite->seed};
+    uint64_t where[] = {c->mode,     c->target,           c->lane,
+                        c->arm,      c->seed_index,       c->round,
+                        suite->seed, (uint64_t)c->unseen, c->question_index};
     uint64_t h = kvg_hash_fnv_str(KVG_FNV_INIT, p->model_sha256);
     h = kvg_hash_fnv_str(h, s->label);
     h = kvg_hash_fnv_str(h, s->resolved);
@@ -65,8 +68,7 @@ static void set_key(const struct kvg_runplan *p, struct kvg_cell *c)
 
 static void set_counts(struct kvg_runplan *p, struct kvg_cell *c)
 {
-    const struct kvg_plan_item *it = &p->items[c->item];
-    const struct kvg_item_tokens *t = &it->tokens;
+    const struct kvg_item_tokens *t = kvg_plan_tokens(&p->items[c->item], c->question_index);
     int is_free = c->lane == KVG_LANE_DRIFT && c->mode == KVG_MODE_FREE;
     size_t last = is_free                    ? t->n_turns - 1
                   : c->lane == KVG_LANE_TIME ? t->last_timed
@@ -75,8 +77,7 @@ static void set_counts(struct kvg_runplan *p, struct kvg_cell *c)
         const struct kvg_turn_tokens *u = &t->turns[i];
         size_t fed = is_free                    ? p->suite->free_tokens
                      : c->lane == KVG_LANE_TIME ? u->n_timed
-                     : u->n_scored              ? u->n_scored - 1
-                                                : 0;
+                                                : kvg_turn_steps(u);
         size_t reply = is_free ? fed : u->n_reply;
         c->n_steps += fed;
         c->n_prompt_tokens += u->n_prompt;
@@ -88,7 +89,9 @@ static void set_counts(struct kvg_runplan *p, struct kvg_cell *c)
 static void set_status(struct kvg_runplan *p, struct kvg_cell *c)
 {
     const struct kvg_plan_strategy *s = &p->strategies[c->strategy];
-    size_t need = kvg_plan_item_length(p, &p->items[c->item], c->lane, c->mode);
+    const struct kvg_needs *needs = &s->pipe.needs;
+    size_t need = kvg_plan_item_length(p, kvg_plan_tokens(&p->items[c->item], c->question_index),
+                                       c->lane, c->mode);
     c->store_bytes = kvg_stream_store_bytes(p->model, &s->pipe, need);
     if (need > p->model->n_ctx) {
         c->status = KVG_CELL_ERROR;
@@ -100,11 +103,28 @@ static void set_status(struct kvg_runplan *p, struct kvg_cell *c)
     } else if (s->pipe.role == KVG_ROLE_BASELINE && c->lane == KVG_LANE_DRIFT) {
         c->status = KVG_CELL_SKIPPED;
         c->reason = "the baseline does not drift from itself";
+    } else if (needs->question && c->unseen) {
+        c->status = KVG_CELL_SKIPPED;
+        c->reason = "query: the strategy chooses by the question, which is unseen here";
+    } else if (needs->future && c->lane == KVG_LANE_DRIFT && c->mode == KVG_MODE_FREE) {
+        c->status = KVG_CELL_SKIPPED;
+        c->reason = "mode: the strategy looks at a recorded reply, which free mode does not have";
     } else {
         p->n_todo++;
         if (need > p->max_tokens)
             p->max_tokens = need;
     }
+}
+
+static const char *query_of(const struct kvg_runplan *p, const struct kvg_cell *c)
+{
+    const struct kvg_plan_strategy *s = &p->strategies[c->strategy];
+    size_t n_turns = kvg_plan_tokens(&p->items[c->item], c->question_index)->n_turns;
+    if (!s->chooses)
+        return "";
+    if (c->unseen)
+        return "unseen";
+    return s->pipe.keep->schedule.kind == KVG_SCHED_PROMPT && n_turns > 1 ? "mixed" : "seen";
 }
 
 static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *g, size_t strategy,
@@ -121,6 +141,12 @@ static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *
     c->seed_index = seed_index;
     if (p->strategies[strategy].fits)
         c->fit = &p->strategies[strategy].fits[c->item * KVG_LANE_N + (size_t)c->lane];
+    /* The time lane takes one choice, and no part of it depends on which. */
+    c->unseen = g->kind == KVG_GROUP_DRIFT
+                    ? g->unseen
+                    : p->strategies[strategy].chooses && !p->suite->queries[KVG_QUERY_SEEN];
+    c->question_index = g->question_index;
+    c->query = query_of(p, c);
     set_key(p, c);
     set_counts(p, c);
     set_status(p, c);
@@ -138,13 +164,26 @@ static struct kvg_group *begin_group(struct kvg_runplan *p, enum kvg_group_kind 
     return g;
 }
 
-static void add_drift_group(struct kvg_runplan *p, size_t item, enum kvg_mode mode)
+/* What chooses nothing runs once, beside those that see the question. */
+static int is_in_group(const struct kvg_runplan *p, const struct kvg_group *g, size_t strategy)
+{
+    if (strategy >= p->n_listed && strategy != p->floor)
+        return 0;
+    if (!p->strategies[strategy].chooses)
+        return !g->unseen;
+    return p->suite->queries[g->unseen ? KVG_QUERY_UNSEEN : KVG_QUERY_SEEN];
+}
+
+static void add_drift_group(struct kvg_runplan *p, size_t item, enum kvg_mode mode,
+                            enum kvg_query query, size_t question_index)
 {
     struct kvg_group *g = begin_group(p, KVG_GROUP_DRIFT, item, mode, 0);
     size_t n_seeds = p->suite->n_seeds;
+    g->unseen = query == KVG_QUERY_UNSEEN;
+    g->question_index = question_index;
     for (size_t i = 0; i < p->n_strategies; i++) {
         const struct kvg_plan_strategy *s = &p->strategies[i];
-        if (i >= p->n_listed && i != p->floor)
+        if (!is_in_group(p, g, i))
             continue;
         if (!s->takes_seed || p->suite->seeds_mode == KVG_SEEDS_ROTATE)
             add_cell(p, g, i, KVG_ARM_MAIN, s->takes_seed ? item % n_seeds : 0);
@@ -152,11 +191,27 @@ static void add_drift_group(struct kvg_runplan *p, size_t item, enum kvg_mode mo
             for (size_t k = 0; k < n_seeds; k++)
                 add_cell(p, g, i, KVG_ARM_MAIN, k);
     }
-    if (p->items[item].floor && mode == KVG_MODE_FORCED)
+    if (p->items[item].floor && mode == KVG_MODE_FORCED && !question_index)
         for (size_t i = 0; i < p->n_listed; i++)
-            if (p->strategies[i].pipe.path_dependent)
+            if (p->strategies[i].pipe.path_dependent && is_in_group(p, g, i))
                 add_cell(p, g, i, KVG_ARM_FLOOR, p->strategies[i].takes_seed ? item % n_seeds : 0);
     g->n = p->n_cells - g->first;
+    p->n_groups -= g->n == 0;
+}
+
+static void add_drift_groups(struct kvg_runplan *p, size_t item)
+{
+    const struct kvg_suite *s = p->suite;
+    const struct kvg_plan_item *it = &p->items[item];
+    for (int q = 0; q < KVG_QUERY_N; q++) {
+        enum kvg_query query = (enum kvg_query)q;
+        if (it->drift && s->modes[KVG_MODE_FORCED])
+            add_drift_group(p, item, KVG_MODE_FORCED, query, 0);
+        if (it->free)
+            add_drift_group(p, item, KVG_MODE_FREE, query, 0);
+        for (size_t k = 1; k <= 2 && it->second; k++)
+            add_drift_group(p, item, KVG_MODE_FORCED, query, k);
+    }
 }
 
 static void add_time_group(struct kvg_runplan *p, size_t item, size_t round)
@@ -182,7 +237,7 @@ static size_t longest_timed(const struct kvg_runplan *p)
 {
     size_t best = SIZE_MAX, longest = 0;
     for (size_t i = 0; i < p->n_items; i++) {
-        size_t n = kvg_plan_item_length(p, &p->items[i], KVG_LANE_TIME, KVG_MODE_FORCED);
+        size_t n = kvg_plan_item_length(p, &p->items[i].tokens, KVG_LANE_TIME, KVG_MODE_FORCED);
         if (p->items[i].timed && n > longest && n <= p->model->n_ctx) {
             best = i;
             longest = n;
@@ -247,17 +302,14 @@ int kvg_runplan_add_cells(struct kvg_runplan *p, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
     size_t per_group = p->n_strategies * (s->n_seeds + 2) + 1;
-    size_t max_groups = p->n_items * (KVG_MODE_N + (s->lanes[KVG_LANE_TIME] ? s->rounds : 0)) + 1;
+    size_t drift = (KVG_MODE_N + (s->second_question ? 2 : 0)) * KVG_QUERY_N;
+    size_t max_groups = p->n_items * (drift + (s->lanes[KVG_LANE_TIME] ? s->rounds : 0)) + 1;
     p->groups = kvg_arena_array(&p->arena, max_groups, sizeof *p->groups);
     p->cells = kvg_arena_array(&p->arena, max_groups * per_group, sizeof *p->cells);
     if (!p->groups || !p->cells)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
-    for (size_t i = 0; i < p->n_items; i++) {
-        if (p->items[i].drift && s->modes[KVG_MODE_FORCED])
-            add_drift_group(p, i, KVG_MODE_FORCED);
-        if (p->items[i].free)
-            add_drift_group(p, i, KVG_MODE_FREE);
-    }
+    for (size_t i = 0; i < p->n_items; i++)
+        add_drift_groups(p, i);
     for (size_t r = 0; s->lanes[KVG_LANE_TIME] && r < s->rounds; r++)
         for (size_t i = 0; i < p->n_items; i++)
             if (p->items[i].timed)

@@ -178,7 +178,7 @@ struct part {
 static struct part cell_part(const struct kvg_runplan *p, const struct kvg_cell *c)
 {
     const struct kvg_plan_strategy *s = &p->strategies[c->strategy];
-    const struct kvg_item_tokens *t = &p->items[c->item].tokens;
+    const struct kvg_item_tokens *t = kvg_plan_tokens(&p->items[c->item], c->question_index);
     int is_free = c->lane == KVG_LANE_DRIFT && c->mode == KVG_MODE_FREE;
     size_t last = is_free                    ? t->n_turns - 1
                   : c->lane == KVG_LANE_TIME ? t->last_timed
@@ -189,8 +189,7 @@ static struct part cell_part(const struct kvg_runplan *p, const struct kvg_cell 
         const struct kvg_turn_tokens *u = &t->turns[i];
         size_t fed = is_free                    ? p->suite->free_tokens
                      : c->lane == KVG_LANE_TIME ? u->n_timed
-                     : u->n_scored              ? u->n_scored - 1
-                                                : 0;
+                                                : kvg_turn_steps(u);
         size_t prompt = u->n_prompt + left_over, reply = is_free ? fed : u->n_reply;
         out.pairs += (double)prompt * ((double)held + (double)prompt / 2);
         out.own_prompt_tokens += i ? (double)prompt : 0;
@@ -223,7 +222,8 @@ static double drift_group(const struct kvg_runplan *p, const struct kvg_group *g
     }
     if (n == 0)
         return 0;
-    size_t length = kvg_plan_item_length(p, &p->items[g->item], KVG_LANE_DRIFT, g->mode);
+    size_t length = kvg_plan_item_length(p, kvg_plan_tokens(&p->items[g->item], g->question_index),
+                                         KVG_LANE_DRIFT, g->mode);
     double len = (double)length;
     double causal = len * k->prompt_token_s + len * len / 2 * k->prompt_pair_s;
     s += first * k->prompt_token_s + steps * (k->step_s - k->step_stream_s + k->logits_s) + causal;

@@ -29,6 +29,13 @@ static const struct kvg_budget *find_budget(const struct kvg_pipeline *pipe)
     return NULL;
 }
 
+/* Whether something looks at the text and throws a part of it away. */
+static int does_choose(const struct kvg_pipeline *p)
+{
+    const struct kvg_strategy *s = p->keep ? p->keep->s : NULL;
+    return s && (s->score || s->compress || s->end_pass);
+}
+
 static int add_strategy(struct kvg_runplan *p, const char *spec, double target,
                         struct kvg_err *err)
 {
@@ -44,6 +51,7 @@ static int add_strategy(struct kvg_runplan *p, const char *spec, double target,
     if (!s->label || !s->resolved)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     s->takes_seed = s->pipe.random;
+    s->chooses = does_choose(&s->pipe);
     s->budget = find_budget(&s->pipe);
     s->timed = p->suite->lanes[KVG_LANE_TIME] && p->suite->time_strategies.n == 0;
     if (s->pipe.role == KVG_ROLE_BASELINE)
@@ -256,6 +264,20 @@ static int mark_items(struct kvg_runplan *p, struct kvg_err *err)
     return 0;
 }
 
+/* Two questions are asked of items in the drift lane whose replies are recorded. */
+static int add_second(struct kvg_runplan *p, struct kvg_plan_item *it, struct kvg_err *err)
+{
+    if (!p->suite->second_question || !it->drift || it->target != KVG_TARGET_RECORDED)
+        return 0;
+    struct kvg_item_tokens *two = kvg_arena_array(&p->arena, 2, sizeof *two);
+    if (!two)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    int rc = kvg_item_second(two, &it->tokens, p->model, &p->chat, p->suite->reply_tokens,
+                             &p->arena, err);
+    it->second = rc ? NULL : two;
+    return rc == KVG_ENONE ? 0 : rc;
+}
+
 static int tokenise_items(struct kvg_runplan *p, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
@@ -270,6 +292,9 @@ static int tokenise_items(struct kvg_runplan *p, struct kvg_err *err)
         for (size_t t = 0; t < it->tokens.n_turns; t++)
             if (!it->tokens.turns[t].has_reply)
                 it->target = KVG_TARGET_GREEDY;
+        rc = add_second(p, it, err);
+        if (rc)
+            return rc;
     }
     return 0;
 }

@@ -39,6 +39,7 @@ struct kvg_plan_strategy {
     struct kvg_pipeline pipe;        /* opened; the executor's streams may borrow it */
     int timed;                       /* wanted in the time lane */
     int takes_seed;                  /* draws random numbers */
+    int chooses;                     /* something is thrown away: the choice of 'query' matters */
     size_t store_bytes;              /* largest store at the longest item of the plan */
     const struct kvg_budget *budget; /* of its KEEP part; NULL = keeps everything */
 };
@@ -51,7 +52,11 @@ struct kvg_cell {
     enum kvg_lane lane;
     enum kvg_arm arm;
     size_t round, seed_index;
-    uint64_t seed;               /* of this cell, already split */
+    int unseen;        /* 1: compression is due before the question */
+    const char *query; /* "" nothing is chosen, "seen", "unseen"; "mixed": the question of the first
+                          turn was seen, those of later turns were not there yet */
+    size_t question_index; /* 0 = an ordinary replay; 1, 2 = of two questions after one context */
+    uint64_t seed;         /* of this cell, already split */
     enum kvg_cell_status status; /* SKIPPED, ERROR: write the row with `reason`, measure nothing */
     const char *reason;          /* NULL for TODO */
     const struct kvg_fit *fit;   /* its budget at a target of bytes; NULL = as the spec says */
@@ -70,14 +75,18 @@ struct kvg_group {
     uint32_t item;
     enum kvg_mode mode;
     size_t round;
-    size_t first, n;    /* cells */
-    double est_seconds; /* the whole group, baseline included */
+    int unseen;            /* DRIFT: of all its cells */
+    size_t question_index; /* of all its cells */
+    size_t first, n;       /* cells */
+    double est_seconds;    /* the whole group, baseline included */
 };
 
 /* An item of the plan and what it is used for. */
 struct kvg_plan_item {
     struct kvg_item_tokens tokens;
-    uint32_t workload;                             /* in plan->workloads */
+    struct kvg_item_tokens *second; /* [2] of kvg_item_second; NULL = not asked for, or the item
+                                       has no such questions */
+    uint32_t workload;              /* in plan->workloads */
     unsigned char drift, free, timed, floor, kept; /* 1 = yes */
     enum kvg_target target; /* greedy too when the item has turns without a recorded reply */
 };
@@ -112,6 +121,13 @@ struct kvg_runplan {
     double est_seconds, est_bench_seconds, est_recall_seconds; /* all, and those alone */
     size_t est_bytes;                      /* weights, stores of the widest group, scratch */
 };
+
+/* What a cell or group replays of an item: question_index as there. */
+static inline const struct kvg_item_tokens *kvg_plan_tokens(const struct kvg_plan_item *it,
+                                                            size_t question_index)
+{
+    return question_index ? &it->second[question_index - 1] : &it->tokens;
+}
 
 /* Slots per KV head a strategy holds at a length, about. */
 size_t kvg_plan_kept(const struct kvg_plan_strategy *s, size_t n_logical);

@@ -7,7 +7,7 @@
 /* runcells.c: cells and groups of a plan whose strategies and items are known. */
 int kvg_runplan_add_cells(struct kvg_runplan *p, struct kvg_err *err);
 /* Length of the conversation that a lane and mode feed of an item, at most. */
-size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_plan_item *it,
+size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_item_tokens *t,
                             enum kvg_lane lane, enum kvg_mode mode);
 
 /* runfit.c: label of a spec at a target, and the budgets of all strategies that have one. */

@@ -25,6 +25,11 @@ const char *kvg_target_name(enum kvg_target t)
     return t == KVG_TARGET_RECORDED ? "recorded" : "greedy";
 }
 
+const char *kvg_query_name(enum kvg_query q)
+{
+    return q == KVG_QUERY_SEEN ? "seen" : "unseen";
+}
+
 void kvg_suite_defaults(struct kvg_suite *s)
 {
     *s = (struct kvg_suite){.name = "flags",
@@ -33,6 +38,7 @@ void kvg_suite_defaults(struct kvg_suite *s)
                             .n_seeds = 5,
                             .lanes = {1, 0},
                             .modes = {1, 0},
+                            .queries = {1, 0},
                             .reply_tokens = 50,
                             .free_tokens = 48,
                             .floor_items = 1,
@@ -91,6 +97,9 @@ struct raw_suite {
     size_t n_workloads;
     const char *seed, *seeds, *max_items, *max_turns;
     int *seeds_mode;
+    int *query;
+    size_t n_query;
+    int *second_question;
     struct raw_drift *drift;
     struct raw_time *time;
     struct raw_bench *bench;
@@ -100,12 +109,17 @@ struct raw_suite {
 static const cyaml_strval_t modes[] = {{"forced", KVG_MODE_FORCED}, {"free", KVG_MODE_FREE}};
 static const cyaml_strval_t targets[] = {{"recorded", KVG_TARGET_RECORDED},
                                          {"greedy", KVG_TARGET_GREEDY}};
+static const cyaml_strval_t queries[] = {{"seen", KVG_QUERY_SEEN}, {"unseen", KVG_QUERY_UNSEEN}};
 static const cyaml_strval_t seeds_modes[] = {{"rotate", KVG_SEEDS_ROTATE}, {"all", KVG_SEEDS_ALL}};
+
+static const cyaml_strval_t yes_no[] = {{"no", 0}, {"yes", 1}};
 
 static const cyaml_schema_value_t text_value = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, CYAML_UNLIMITED)};
 static const cyaml_schema_value_t mode_value = {
     CYAML_VALUE_ENUM(CYAML_FLAG_STRICT, int, modes, KVG_MODE_N)};
+static const cyaml_schema_value_t query_value = {
+    CYAML_VALUE_ENUM(CYAML_FLAG_STRICT, int, queries, KVG_QUERY_N)};
 
 enum { OPT = CYAML_FLAG_OPTIONAL, OPT_PTR = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER };
 
@@ -169,6 +183,8 @@ static const cyaml_schema_field_t suite_fields[] = {
     UINT(struct raw_suite, seed),
     UINT(struct raw_suite, seeds),
     ENUM(struct raw_suite, seeds_mode, seeds_modes),
+    LIST(struct raw_suite, query, OPT_PTR, &query_value),
+    ENUM(struct raw_suite, second_question, yes_no),
     UINT(struct raw_suite, max_items),
     UINT(struct raw_suite, max_turns),
     CYAML_FIELD_MAPPING_PTR("drift", OPT_PTR, struct raw_suite, drift, drift_fields),
@@ -281,8 +297,8 @@ static int fail_parse(cyaml_err_t rc, const char *path, const char *text, const 
         return KVG_FAIL(err, KVG_EUSAGE, "%s: the key '%s' is missing", path, subject);
     log_subject(log, "Invalid ENUM value: ", subject, sizeof subject);
     if (subject[0]) {
-        static const char *const known[] = {"forced", "free",   "recorded",
-                                            "greedy", "rotate", "all"};
+        static const char *const known[] = {"forced", "free", "recorded", "greedy", "rotate",
+                                            "all",    "seen", "unseen",   "yes",    "no"};
         const char *near = kvg_text_nearest(subject, known, sizeof known / sizeof *known);
         return KVG_FAIL(err, KVG_EUSAGE, "%s:%ld: '%s' is not a value of this key%s%s%s", path,
                         line, subject, near ? "; did you mean '" : "", near ? near : "",
@@ -405,6 +421,15 @@ static int take_numbers(const struct taker *t, struct kvg_suite *s, const struct
     return rc ? rc : put(t, "max_turns", r->max_turns, &s->max_turns);
 }
 
+static void take_queries(struct kvg_suite *s, const struct raw_suite *r)
+{
+    if (r->n_query)
+        memset(s->queries, 0, sizeof s->queries);
+    for (size_t i = 0; i < r->n_query; i++)
+        s->queries[r->query[i]] = 1;
+    s->second_question = r->second_question && *r->second_question;
+}
+
 static int take(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
 {
     s->path = t->path;
@@ -423,6 +448,7 @@ static int take(const struct taker *t, struct kvg_suite *s, const struct raw_sui
     }
     if (r->seeds_mode)
         s->seeds_mode = (enum kvg_seeds_mode) * r->seeds_mode;
+    take_queries(s, r);
     int rc = take_numbers(t, s, r);
     if (!rc)
         rc = take_equal_bytes(t, s, r);

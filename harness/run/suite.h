@@ -15,11 +15,15 @@
 enum kvg_mode { KVG_MODE_FORCED, KVG_MODE_FREE, KVG_MODE_N };
 enum kvg_lane { KVG_LANE_DRIFT, KVG_LANE_TIME, KVG_LANE_N };
 enum kvg_target { KVG_TARGET_RECORDED, KVG_TARGET_GREEDY };
+/* Does compression see the question? SEEN: it is due at the prompt's end. UNSEEN: it is due before
+ * the question, whose rows come on top. */
+enum kvg_query { KVG_QUERY_SEEN, KVG_QUERY_UNSEEN, KVG_QUERY_N };
 enum kvg_seeds_mode { KVG_SEEDS_ROTATE, KVG_SEEDS_ALL };
 
 const char *kvg_mode_name(enum kvg_mode m);     /* "forced", "free" */
 const char *kvg_lane_name(enum kvg_lane l);     /* "drift", "time" */
 const char *kvg_target_name(enum kvg_target t); /* "recorded", "greedy" */
+const char *kvg_query_name(enum kvg_query q);   /* "seen", "unseen" */
 
 struct kvg_suite_workload {
     const char *source;       /* pack or path */
@@ -44,6 +48,8 @@ struct kvg_suite {
     int lanes[KVG_LANE_N]; /* 1 = wanted */
     int modes[KVG_MODE_N]; /* of the drift lane */
     enum kvg_target target;
+    int queries[KVG_QUERY_N];      /* 1 = wanted; the time lane takes the first of them */
+    int second_question;           /* 1: forced drift of two questions after one context as well */
     size_t reply_tokens;           /* scored per item; 0 = all */
     struct kvg_strlist free_items; /* n 0 = all items */
     size_t free_tokens;            /* reply limit per turn */

@@ -24,6 +24,11 @@ int kvg_suite_check(const struct kvg_suite *s, struct kvg_err *err)
         return KVG_FAIL(err, KVG_EUSAGE, "no lane wanted: the suite needs 'drift:' or 'time:'");
     if (s->lanes[KVG_LANE_DRIFT] && !s->modes[KVG_MODE_FORCED] && !s->modes[KVG_MODE_FREE])
         return KVG_FAIL(err, KVG_EUSAGE, "no mode wanted in the drift lane: forced, free or both");
+    if (!s->queries[KVG_QUERY_SEEN] && !s->queries[KVG_QUERY_UNSEEN])
+        return KVG_FAIL(err, KVG_EUSAGE, "no choice of 'query' wanted: seen, unseen or both");
+    if (s->second_question && !(s->lanes[KVG_LANE_DRIFT] && s->modes[KVG_MODE_FORCED]))
+        return KVG_FAIL(err, KVG_EUSAGE,
+                        "'second_question' is a part of forced drift, which is not wanted");
     if (s->n_seeds < 1 || s->n_seeds > 1000)
         return KVG_FAIL(err, KVG_EUSAGE, "'seeds' is %zu: give 1 to 1000", s->n_seeds);
     if (s->lanes[KVG_LANE_TIME] && (s->rounds < 1 || s->rounds > 10000))
@@ -134,6 +139,11 @@ void kvg_suite_print(const struct kvg_suite *s, struct kvg_str *out)
     kvg_str_addf(out, "seed: %llu\nseeds: %zu\nseeds_mode: %s\nmax_items: %zu\nmax_turns: %zu\n",
                  (unsigned long long)s->seed, s->n_seeds,
                  s->seeds_mode == KVG_SEEDS_ALL ? "all" : "rotate", s->max_items, s->max_turns);
+    kvg_str_add(out, "query: [");
+    for (int q = 0, n = 0; q < KVG_QUERY_N; q++)
+        if (s->queries[q])
+            kvg_str_addf(out, "%s%s", n++ ? ", " : "", kvg_query_name((enum kvg_query)q));
+    kvg_str_addf(out, "]\nsecond_question: %s\n", s->second_question ? "yes" : "no");
     if (s->lanes[KVG_LANE_DRIFT])
         put_drift(s, out);
     if (s->lanes[KVG_LANE_TIME])

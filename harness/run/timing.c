@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "result/stats.h"
 #include "run/own.h"
+#include "run/prompt.h"
 #include "run/replay.h"
 #include "run/stop.h"
 
@@ -19,10 +20,10 @@ struct timed {
     struct kvg_turn_record *turn;
 };
 
-/* The phases of the engine's last call, and around them what the caller's clock saw. */
-static struct kvg_times times_of(const struct kvg_rig *rig, uint64_t total, uint64_t logits)
+/* The phases of the engine's calls, and around them what the caller's clock saw. */
+static struct kvg_times times_of(const struct kvg_times *phases, uint64_t total, uint64_t logits)
 {
-    struct kvg_times t = *kvg_engine_times(rig->engine);
+    struct kvg_times t = *phases;
     t.total = total;
     t.logits = logits;
     return t;
@@ -33,21 +34,31 @@ static int timed_prompt(struct timed *x, size_t turn, struct kvg_err *err)
     struct kvg_rig *rig = x->rig;
     struct kvg_stream *s = &x->slot->stream;
     const struct kvg_replay_turn *u = &x->replay->turns[turn];
+    struct kvg_times phases;
     size_t n = kvg_replay_prompt(x->replay, turn, rig->tokens);
-    uint32_t want = (uint32_t)(n - 1);
+    const struct kvg_prompt p = {.streams = &s,
+                                 .n_streams = 1,
+                                 .tokens = rig->tokens,
+                                 .n = n,
+                                 .n_future = kvg_rig_add_future(rig, x->replay, turn, n),
+                                 .n_context = kvg_replay_question(x->replay, turn),
+                                 .unseen = x->slot->cell->unseen,
+                                 .hidden = rig->hidden,
+                                 .times = &phases};
     int rc = kvg_stop_check(err);
     kvg_record_mark(s);
+    kvg_replay_mark(x->replay, turn, &s->text);
     uint64_t t0 = kvg_clock_ns();
-    if (!rc && u->in->rewinds)
-        rc = kvg_stream_truncate(rig->engine, s, u->begin, err);
     if (!rc)
-        rc = kvg_engine_prompt(rig->engine, &s, 1, rig->tokens, n, 1, &want, 1, rig->hidden, err);
+        rc = kvg_rig_rewind(rig, s, u, err);
+    if (!rc)
+        rc = kvg_prompt_feed(rig->engine, &p, err);
     uint64_t t1 = kvg_clock_ns();
     if (rc)
         return rc;
     kvg_engine_logits(rig->engine, rig->hidden, 1, rig->logits);
     uint64_t t2 = kvg_clock_ns();
-    struct kvg_times t = times_of(rig, t2 - t0, t2 - t1);
+    struct kvg_times t = times_of(&phases, t2 - t0, t2 - t1);
     kvg_record_add_times(&x->slot->rec.times, &t);
     x->slot->rec.prefill_ns += t1 - t0;
     x->slot->rec.n_forward++;
@@ -63,10 +74,12 @@ static int timed_step(struct timed *x, size_t turn, size_t j, struct kvg_err *er
 {
     struct kvg_rig *rig = x->rig;
     struct kvg_stream *s = &x->slot->stream;
-    int32_t token = x->replay->turns[turn].reply[j];
+    const struct kvg_replay_turn *u = &x->replay->turns[turn];
+    int32_t token = u->reply[j];
     int rc = kvg_stop_check(err);
     if (rc)
         return rc;
+    kvg_prompt_set_future(s, u->reply + j + 1, u->n_reply - j - 1);
     uint64_t t0 = kvg_clock_ns();
     rc = kvg_engine_step(rig->engine, &s, 1, &token, rig->hidden, err);
     uint64_t t1 = kvg_clock_ns();
@@ -81,7 +94,7 @@ static int timed_step(struct timed *x, size_t turn, size_t j, struct kvg_err *er
     rec->step = (uint32_t)j;
     rec->pos = (uint32_t)kvg_replay_pos(x->replay, turn, j);
     rec->has_times = 1;
-    rec->times = times_of(rig, t2 - t0, t2 - t1);
+    rec->times = times_of(kvg_engine_times(rig->engine), t2 - t0, t2 - t1);
     kvg_record_add_times(&x->slot->rec.times, &rec->times);
     x->turn->steps_ns += rec->times.total;
     x->turn->n_timed++;
@@ -208,7 +221,7 @@ static int timed_depth(struct kvg_rig *rig, struct kvg_slot *slot, size_t from, 
     rec->step = (uint32_t)k;
     rec->pos = (uint32_t)depth;
     rec->has_times = 1;
-    rec->times = times_of(rig, t2 - t0, t2 - t1);
+    rec->times = times_of(kvg_engine_times(rig->engine), t2 - t0, t2 - t1);
     kvg_record_add_times(&slot->rec.times, &rec->times);
     kvg_record_peak(&slot->rec, &whole, s, rig->engine);
     slot->rec.n_forward++;

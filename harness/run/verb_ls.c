@@ -144,7 +144,8 @@ static int run_ls(struct kvg_cli *cli, const void *opts, const struct kvg_strlis
 static void explain_strategy(const struct kvg_strategy *s, struct kvg_str *out)
 {
     kvg_str_addf(out, "%s: %s\n\nkind      %s\nrole      %s\nsource    %s\nobserves  %s\n", s->name,
-                 s->summary, kvg_kind_name(s->kind), kvg_role_name(s->role), s->source, s->observes);
+                 s->summary, kvg_kind_name(s->kind), kvg_role_name(s->role), s->source,
+                 s->observes);
     if (s->path_dependent)
         kvg_str_add(out, "floor     its own: choices depend on rounding along the path\n");
     kvg_str_addf(out, "edits     %s\n",

@@ -11,9 +11,9 @@
 
 struct opts {
     const char *model, *out;
-    struct kvg_strlist strategies, workloads, modes, lanes, equal_bytes;
+    struct kvg_strlist strategies, workloads, modes, lanes, queries, equal_bytes;
     int64_t rounds, seed, threads, max_items, max_turns;
-    int resume, dry_run, progress, cpu_level;
+    int second_question, resume, dry_run, progress, cpu_level;
 };
 
 #define AT(f) offsetof(struct opts, f)
@@ -53,6 +53,16 @@ static const struct kvg_opt table[] = {
      .choices = ",",
      .metavar = "2000,4000,...",
      .help = "fit every budget to these bytes per token at a prompt's end"},
+    {.name = "query",
+     .type = KVG_OPT_LIST,
+     .offset = AT(queries),
+     .choices = ",",
+     .metavar = "seen,unseen",
+     .help = "does compression see the question (else the suite's, or seen)"},
+    {.name = "second-question",
+     .type = KVG_OPT_BOOL,
+     .offset = AT(second_question),
+     .help = "also ask a second question after the same context"},
     {.name = "rounds",
      .type = KVG_OPT_INT,
      .offset = AT(rounds),
@@ -167,8 +177,8 @@ static int take_equal_bytes(struct kvg_suite *s, const struct kvg_strlist *l, st
     for (size_t i = 0; i < l->n; i++) {
         int64_t v;
         if (kvg_text_i64(l->v[i], &v) || v < 1)
-            return KVG_FAIL(err, KVG_EUSAGE, "--equal-bytes: '%s' is not a number of bytes per token",
-                            l->v[i]);
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "--equal-bytes: '%s' is not a number of bytes per token", l->v[i]);
         s->equal_bytes[i] = (size_t)v;
     }
     return 0;
@@ -177,7 +187,8 @@ static int take_equal_bytes(struct kvg_suite *s, const struct kvg_strlist *l, st
 static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_strlist *rest,
                    struct kvg_arena *a, struct kvg_err *err)
 {
-    static const char *const modes[] = {"forced", "free"}, *const lanes[] = {"drift", "time"};
+    static const char *const modes[] = {"forced", "free"}, *const lanes[] = {"drift", "time"},
+                             *const queries[] = {"seen", "unseen"};
     int rc = kvg_cli_want(rest, 0, 1, "", err);
     kvg_suite_defaults(s);
     if (!rc && !o->out[0])
@@ -189,6 +200,8 @@ static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_s
     if (!rc)
         rc = set_flags(&o->lanes, lanes, s->lanes, "lane", err);
     if (!rc)
+        rc = set_flags(&o->queries, queries, s->queries, "query", err);
+    if (!rc)
         rc = take_workloads(s, &o->workloads, a, err);
     if (!rc)
         rc = take_equal_bytes(s, &o->equal_bytes, a, err);
@@ -198,6 +211,8 @@ static int resolve(struct kvg_suite *s, const struct opts *o, const struct kvg_s
         s->strategies = o->strategies;
         s->time_strategies = s->bench_strategies = (struct kvg_strlist){0};
     }
+    if (o->second_question)
+        s->second_question = 1;
     if (o->rounds)
         s->rounds = (size_t)o->rounds;
     if (o->seed)

@@ -1,6 +1,8 @@
 /* Owns greedy replies of streams in lockstep. */
 #include "run/writer.h"
 
+#include "run/marks.h"
+#include "run/prompt.h"
 #include "run/stop.h"
 
 #include <string.h>
@@ -12,6 +14,7 @@ struct state {
     struct kvg_writer *w;
     size_t n_fed[KVG_STREAMS_MAX]; /* of the reply being written */
     int32_t *prompts[KVG_STREAMS_MAX];
+    struct kvg_span *spans[KVG_STREAMS_MAX]; /* of each stream's own conversation */
     size_t n_prompt[KVG_STREAMS_MAX];
     size_t active[KVG_STREAMS_MAX]; /* slots still writing this turn */
     size_t n_active;
@@ -44,9 +47,10 @@ static int alloc_all(struct state *s, struct kvg_err *err)
     for (size_t i = 0; i < s->w->n && ok; i++) {
         struct kvg_written *out = &s->w->out[i];
         s->prompts[i] = kvg_arena_array(a, longest + s->w->limit, sizeof *s->prompts[i]);
+        s->spans[i] = kvg_arena_array(a, kvg_marks_room(item) + 1, sizeof *s->spans[i]);
         out->n_turns = item->n_turns;
         out->turns = kvg_arena_array(a, item->n_turns, sizeof *out->turns);
-        ok = s->prompts[i] && out->turns;
+        ok = s->prompts[i] && s->spans[i] && out->turns;
         for (size_t t = 0; t < item->n_turns && ok; t++) {
             out->turns[t].tokens = kvg_arena_array(a, s->w->limit, sizeof(int32_t));
             ok = out->turns[t].tokens != NULL;
@@ -80,6 +84,21 @@ static size_t begin_of(const struct state *s, size_t i, size_t t)
     return b->begin + s->w->item->turns[parent].n_prompt + b->n_reply;
 }
 
+static size_t begin_of_written(const void *written, size_t turn)
+{
+    const struct kvg_written *w = written;
+    return w->turns[turn].begin;
+}
+
+static void mark(struct state *s, size_t i, size_t t)
+{
+    struct kvg_text *text = &s->w->slots[i]->stream.text;
+    const struct kvg_written *out = &s->w->out[i];
+    text->n_spans = kvg_marks_path(s->w->item, t, begin_of_written, out, s->spans[i]);
+    text->spans = s->spans[i];
+    text->question = out->turns[t].begin + s->w->item->turns[t].question;
+}
+
 static int begin_turn(struct state *s, size_t i, size_t t, struct kvg_err *err)
 {
     struct kvg_slot *slot = s->w->slots[i];
@@ -99,6 +118,7 @@ static int begin_turn(struct state *s, size_t i, size_t t, struct kvg_err *err)
     rec->n_prompt = s->n_prompt[i];
     rec->n_evicted = slot->stream.store->count.n_evicted;
     kvg_record_mark(&slot->stream);
+    mark(s, i, t);
     return u->rewinds ? kvg_stream_truncate(s->rig->engine, &slot->stream, out->begin, err)
                       : KVG_OK;
 }
@@ -114,7 +134,8 @@ static int same_text(const struct state *s, size_t a, size_t b)
 
 /* Feeds the prompt of slot `first` to it and to all of todo[] that have the same text; those leave
  * todo. */
-static int prompt_group(struct state *s, size_t *todo, size_t *n_todo, struct kvg_err *err)
+static int prompt_group(struct state *s, size_t t, size_t *todo, size_t *n_todo,
+                        struct kvg_err *err)
 {
     struct kvg_stream *streams[KVG_STREAMS_MAX];
     size_t who[KVG_STREAMS_MAX], n = 0, left = 0, first = todo[0], e = s->rig->n_embd;
@@ -127,11 +148,17 @@ static int prompt_group(struct state *s, size_t *todo, size_t *n_todo, struct kv
     *n_todo = left;
     for (size_t k = 0; k < n; k++)
         streams[k] = &s->w->slots[who[k]]->stream;
-    uint32_t want = (uint32_t)(s->n_prompt[first] - 1);
+    const struct kvg_turn_tokens *u = &s->w->item->turns[t];
+    const struct kvg_prompt p = {.streams = streams,
+                                 .n_streams = n,
+                                 .tokens = s->prompts[first],
+                                 .n = s->n_prompt[first],
+                                 .n_context = s->n_prompt[first] - u->n_prompt + u->question,
+                                 .unseen = s->w->unseen,
+                                 .hidden = s->rig->hidden};
     int rc = kvg_stop_check(err);
     if (!rc)
-        rc = kvg_engine_prompt(s->rig->engine, streams, n, s->prompts[first], s->n_prompt[first], 1,
-                               &want, 1, s->rig->hidden, err);
+        rc = kvg_prompt_feed(s->rig->engine, &p, err);
     for (size_t k = 0; k < n && !rc; k++) {
         memcpy(s->rows + who[k] * e, s->rig->hidden + k * e, e * sizeof *s->rows);
         rc = kvg_record_check(streams[k], err);
@@ -153,7 +180,7 @@ static int prompt_all(struct state *s, size_t t, struct kvg_err *err)
             todo[n++] = s->active[s->n_active++] = i;
     }
     while (n && !rc)
-        rc = prompt_group(s, todo, &n, err);
+        rc = prompt_group(s, t, todo, &n, err);
     return rc;
 }
 

@@ -26,6 +26,7 @@ struct kvg_writer {
     size_t n;                /* <= max_streams of the rig */
     const struct kvg_item_tokens *item;
     size_t limit;            /* tokens of a reply, >= 1 */
+    int unseen;              /* 1: compression is due before each question */
     struct kvg_written *out; /* [n] filled */
     /* Called with the rows of rig->hidden of each step, before a token is chosen: row i belongs to
      * slots[which[i]], whose choice will be number j of `turn`. May be NULL. */
