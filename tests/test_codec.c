@@ -246,6 +246,61 @@ static void test_interleave(void **state)
     }
 }
 
+/* The channels of the mask come back, the others as 0; a short group takes the bytes of its rows. */
+static void check_masked(enum kvg_type type, unsigned kept, size_t n, size_t d, struct kvg_rng *r)
+{
+    struct kvg_codec c;
+    size_t bytes, payload, scales;
+    uint32_t mask[4] = {0};
+    float *rows = rows_new(r, n * d), *got = malloc(n * d * sizeof *got);
+    assert_non_null(got);
+    for (unsigned i = 0; i < kept;) {
+        size_t ch = kvg_rng_below(r, d);
+        i += !(mask[ch / 32] >> ch % 32 & 1);
+        mask[ch / 32] |= 1u << ch % 32;
+    }
+    kvg_codec_masked(&c, type, kept);
+    assert_true(c.masked && c.partial && c.group >= n);
+    bytes = kvg_codec_total_bytes(&c, n, d);
+    c.bytes(&c, n, d, &payload, &scales);
+    assert_int_equal(payload, n * kept * (type == KVG_F16 ? 2 : 4));
+    assert_int_equal(scales, (d + 31) / 32 * 4);
+    unsigned char *b = malloc(bytes + PAD);
+    assert_non_null(b);
+    memset(b, GUARD, bytes + PAD);
+    const char *const *levels = kvg_kernels_levels();
+    for (size_t l = 0; levels[l]; l++) {
+        const struct kvg_kernels *k = kvg_kernels_get(levels[l]);
+        c.encode(&c, k, &(struct kvg_place){.channels = mask}, rows, n, d, b);
+        for (size_t i = 0; i < PAD; i++)
+            assert_int_equal(b[bytes + i], GUARD);
+        assert_memory_equal(kvg_codec_mask(b), mask, (d + 31) / 32 * 4);
+        c.decode(&c, k, 0, b, n, d, got);
+        for (size_t i = 0; i < n * d; i++) {
+            size_t ch = i % d;
+            float x = type == KVG_F16 ? kvg_f16_to_f32(kvg_f32_to_f16(rows[i])) : rows[i];
+            assert_true(got[i] == (mask[ch / 32] >> ch % 32 & 1 ? x : 0));
+        }
+    }
+    free(b);
+    free(rows);
+    free(got);
+}
+
+static void test_masked(void **state)
+{
+    (void)state;
+    static const unsigned kept[] = {1, 7, 19, 32};
+    static const size_t widths[] = {32, 48, 64, 128};
+    struct kvg_rng r = {13};
+    for (size_t w = 0; w < 4; w++)
+        for (size_t i = 0; i < 4; i++)
+            for (size_t n = 1; n <= 64; n += 21) {
+                check_masked(KVG_F32, kept[i], n, widths[w], &r);
+                check_masked(KVG_F16, kept[i], n, widths[w], &r);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_kivi_error),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_interleave),
+        cmocka_unit_test(test_masked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

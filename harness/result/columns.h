@@ -120,6 +120,7 @@ struct kvg_table {
     X(TURNS, kept_tokens_mean, F64, 0, "tokens", "slots held after the turn, mean of the heads")   \
     X(TURNS, logical_bytes, U64, 0, "bytes", "bytes stored after the turn")                        \
     X(TURNS, alloc_bytes, U64, 0, "bytes", "bytes the store's allocator holds after the turn")     \
+    X(TURNS, frag_bytes, U64, 0, "bytes", "of these, rows of K and V blocks that hold nothing")    \
     X(TURNS, step_peak_bytes, U64, 0, "bytes", "most held inside a step of the turn")              \
     X(TURNS, n_evicted, U64, 0, "slots", "slots dropped in the turn")                              \
     X(TURNS, finish, STR, 0, "", "eos, limit, loop or given")                                      \

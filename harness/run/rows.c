@@ -198,6 +198,7 @@ static int put_turn(struct kvg_rows *r, const struct kvg_cell *cell,
     kvg_row_set_f64(&row, KVG_TURNS_kept_tokens_mean, t->kept_mean);
     kvg_row_set_u64(&row, KVG_TURNS_logical_bytes, t->bytes.logical);
     kvg_row_set_u64(&row, KVG_TURNS_alloc_bytes, t->bytes.alloc);
+    kvg_row_set_u64(&row, KVG_TURNS_frag_bytes, t->bytes.frag);
     kvg_row_set_u64(&row, KVG_TURNS_step_peak_bytes, t->peak_bytes);
     kvg_row_set_u64(&row, KVG_TURNS_n_evicted, t->n_evicted);
     kvg_row_set_str(&row, KVG_TURNS_finish, kvg_finish_name(t->finish));
