@@ -24,10 +24,10 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
     if (o->group != 8 && o->group != 16 && o->group != 32 && o->group != 64)
         return KVG_FAIL(err, KVG_EUSAGE, "strategy 'requant': 'group=%lld' is not 8, 16, 32 or 64",
                         (long long)o->group);
-    if (d % width)
+    if (d % width || (o->axis == AXIS_TOKEN && width % 32))
         return KVG_FAIL(err, KVG_EUSAGE,
                         "strategy 'requant': heads of %zu channels do not divide into groups of "
-                        "%zu",
+                        "%zu, of which axis=token asks for multiples of 32",
                         d, width);
     if (o->axis == AXIS_CHANNEL)
         kvg_codec_kivi_k(&in->k_codec, (unsigned)o->bits, (unsigned)o->group);

@@ -78,14 +78,49 @@ static void add_header(const struct inspector *x, struct kvg_str *out)
                  x->in->kernels->name, x->pipe.label, x->pipe.resolved);
 }
 
+/* Whether the pipeline leaves channels of K out: then the masks are those of channels. */
+static int shows_channels(const struct inspector *x)
+{
+    return x->pipe.encode && x->pipe.encode->k_codec.masked;
+}
+
+/* The positions that a head holds, as bits of x->mask; how many. */
+static size_t mark_positions(struct inspector *x, size_t l, size_t h)
+{
+    const struct kvg_store *s = x->stream.store;
+    size_t n = kvg_store_head(s, l, h)->n_slots;
+    kvg_store_positions(s, l, h, x->positions);
+    for (size_t i = 0; i < n; i++)
+        x->mask[x->positions[i] / 8] |= (unsigned char)(1u << x->positions[i] % 8);
+    return n;
+}
+
+/* The channels of K that a head's first group holds; all when nothing is encoded yet. */
+static size_t mark_channels(struct inspector *x, size_t l, size_t h)
+{
+    const struct kvg_store *s = x->stream.store;
+    const struct kvg_list *k = &kvg_store_head(s, l, h)->cols[KVG_COL_K];
+    size_t d = s->cfg.d_head, n = 0;
+    const uint32_t *mask = k->n_segs && s->codecs[k->segs[0].codec].masked
+                               ? kvg_codec_mask(k->segs[0].b->data)
+                               : NULL;
+    for (size_t c = 0; c < d; c++) {
+        unsigned stays = mask ? mask[c / 32] >> c % 32 & 1 : 1;
+        x->mask[c / 8] |= (unsigned char)(stays << c % 8);
+        n += stays;
+    }
+    return n;
+}
+
 static void add_kept_header(const struct inspector *x)
 {
     struct kvg_str *out = x->in->kept;
     add_header(x, out);
     kvg_str_addf(out,
-                 "# n_positions: %zu\n# columns: %slayer head count hexmask(bit i%%8 of byte "
+                 "# n_positions: %zu\n# columns: %slayer head count hexmask(%sbit i%%8 of byte "
                  "i/8, LSB first)%s\n",
                  x->n_positions, x->in->n_kept_at ? "step " : "",
+                 shows_channels(x) ? "channels of K; " : "",
                  x->in->n_kept_at ? ", state after that step" : "");
 }
 
@@ -96,11 +131,8 @@ static void add_kept(struct inspector *x, size_t step)
     const struct kvg_store *s = x->stream.store;
     for (size_t l = 0; l < s->cfg.n_layers; l++)
         for (size_t h = 0; h < s->cfg.n_kv_heads; h++) {
-            size_t n = kvg_store_head(s, l, h)->n_slots;
-            kvg_store_positions(s, l, h, x->positions);
             memset(x->mask, 0, n_bytes);
-            for (size_t i = 0; i < n; i++)
-                x->mask[x->positions[i] / 8] |= (unsigned char)(1u << x->positions[i] % 8);
+            size_t n = shows_channels(x) ? mark_channels(x, l, h) : mark_positions(x, l, h);
             if (x->in->n_kept_at)
                 kvg_str_addf(out, "%zu\t", step);
             kvg_str_addf(out, "%zu\t%zu\t%zu\t", l, h, n);
@@ -212,11 +244,11 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
         return rc;
     x->stream_open = 1;
     kvg_stream_reset(&x->stream, in->seed);
-    x->n_positions = in->n_kept_at ? n : in->n_tokens;
+    x->n_positions = shows_channels(x) ? m->d_head : in->n_kept_at ? n : in->n_tokens;
     x->hidden = kvg_arena_array(&x->arena, 2 * m->n_embd, sizeof *x->hidden);
     x->logits = kvg_arena_array(&x->arena, 2 * m->n_vocab, sizeof *x->logits);
     x->positions = kvg_arena_array(&x->arena, n, sizeof *x->positions);
-    x->mask = kvg_arena_alloc(&x->arena, n / 8 + 1);
+    x->mask = kvg_arena_alloc(&x->arena, (n + m->d_head) / 8 + 1);
     if (!x->hidden || !x->logits || !x->positions || !x->mask)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     return in->drift ? open_exact(x, &dims, err) : 0;
