@@ -59,7 +59,9 @@ static const char *const encodings[] = {"",
                                         "+q8_0",
                                         "+q4_0",
                                         "+kivi:bits=2,group=8,residual=16",
-                                        "+kivi:bits=4,group=8,residual=8,groups=whole"};
+                                        "+kivi:bits=4,group=8,residual=8,groups=whole",
+                                        "+think:channels=50%,window=8,recent=4",
+                                        "+requant:group=8,residual=8"};
 enum { ENCODINGS = sizeof encodings / sizeof *encodings };
 
 /* What a wrapper is tried around; [0]: strategies that stand alone. */
