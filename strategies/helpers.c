@@ -175,6 +175,20 @@ void kvg_view_values(const struct kvg_view *v, size_t head, size_t from, size_t 
     count_read(v, head, KVG_COL_V, from, n);
 }
 
+void kvg_seal_rows(struct kvg_inst *in, const struct kvg_view *v, enum kvg_when when,
+                   struct kvg_plan *plan)
+{
+    if (when == KVG_WHEN_APPENDED && v->phase == KVG_PHASE_PROMPT && !in->prefill_stored)
+        return;
+    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
+        size_t n = kvg_view_slots(v, h);
+        if (in->k_codec_index > 0)
+            kvg_plan_seal(plan, v->layer, h, KVG_COL_K, n, in->k_codec_index);
+        if (in->v_codec_index > 0)
+            kvg_plan_seal(plan, v->layer, h, KVG_COL_V, n, in->v_codec_index);
+    }
+}
+
 int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds)
 {
     size_t lo = 0, hi = t->n_spans;

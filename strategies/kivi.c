@@ -13,8 +13,8 @@ struct opt {
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
     const struct opt *o = in->opt;
-    if (o->bits != 2 && o->bits != 4)
-        return KVG_FAIL(err, KVG_EUSAGE, "strategy 'kivi': 'bits=%lld' is neither 2 nor 4",
+    if (o->bits != 2 && o->bits != 4 && o->bits != 8)
+        return KVG_FAIL(err, KVG_EUSAGE, "strategy 'kivi': 'bits=%lld' is not 2, 4 or 8",
                         (long long)o->bits);
     if (o->group != 8 && o->group != 16 && o->group != 32 && o->group != 64)
         return KVG_FAIL(err, KVG_EUSAGE, "strategy 'kivi': 'group=%lld' is not 8, 16, 32 or 64",
@@ -62,8 +62,8 @@ static const struct kvg_opt opts[] = {
      .offset = offsetof(struct opt, bits),
      .def = "2",
      .min = 2,
-     .max = 4,
-     .metavar = "2|4",
+     .max = 8,
+     .metavar = "2|4|8",
      .help = "bits of a code"},
     {.name = "group",
      .type = KVG_OPT_INT,
@@ -98,7 +98,7 @@ static const struct kvg_opt opts[] = {
 
 const struct kvg_strategy kvg_kivi = {
     .name = "kivi",
-    .summary = "2 or 4 bits: keys per channel, values per token, the latest tokens exact",
+    .summary = "2, 4 or 8 bits: keys per channel, values per token, the latest tokens exact",
     .source = "Liu et al. 2024, arXiv 2402.02750, section 3 and algorithm 1",
     .observes = "nothing",
     .kind = KVG_KIND_ENCODE,

@@ -355,6 +355,11 @@ void kvg_obs_votes(const struct kvg_inst *in, const struct kvg_view *v, size_t i
 /* out[j] = mean (maximum = 0) or maximum of x over [j - k/2, j + k/2]; outside of x counts as 0 and
  * is divided by k all the same. */
 void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out);
+/* seal() of forms without groups: a row is encoded as soon as it is in the store, so that while
+ * decoding even a token's own row is read back encoded; those of a prompt after attention, unless
+ * prefill=stored. */
+void kvg_seal_rows(struct kvg_inst *in, const struct kvg_view *v, enum kvg_when when,
+                   struct kvg_plan *plan);
 /* 1 when a position lies in a span of one of the kinds in the bit set. */
 int kvg_text_in_span(const struct kvg_text *t, size_t pos, unsigned kinds);
 /* The bit set of kinds in a text such as `system/tool`; for init. */

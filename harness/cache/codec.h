@@ -20,6 +20,7 @@ struct kvg_place {
 struct kvg_codec {
     char name[32];
     int type;             /* kvg_type when the attention kernels read the rows directly, else -1 */
+    int form;             /* kvg_type of the rows of kvg_codec_row, read directly or not */
     int interleaved;      /* 1: channels in the file's order (pairs 2i, 2i+1), 0: halves apart */
     unsigned group;       /* slots sealed together; 1 = every slot alone */
     unsigned block_slots; /* slots of a block: 64, or the group */
@@ -40,12 +41,32 @@ struct kvg_codec {
                    const void *src, size_t n, size_t d, float *rows);
 };
 
-/* Row codecs of the ggml types f32, f16, q8_0, q4_0. d must be a multiple of 32 for the last two. */
+/* Row codecs of the types that a kernel table can encode. d must be a multiple of 32 except for f32,
+ * f16 and bf16. */
 void kvg_codec_row(struct kvg_codec *c, enum kvg_type type, int interleaved);
+/* Makes a row codec turn its rows (after the change of order, if any) with codec.hadamard before
+ * they are encoded and back when they are decoded; attention then reads decoded rows. d must be a
+ * multiple of 32. */
+void kvg_codec_turn(struct kvg_codec *c);
+/* The blocks in which rows of d channels are turned: the largest power of two that divides d. */
+size_t kvg_codec_turn_block(size_t d);
 /* KIVI (Liu et al. 2024, arXiv 2402.02750, section 3): keys per channel over `group` tokens,
- * asymmetric; values per token over 32 channels. bits is 2 or 4. */
+ * asymmetric; values per token over a multiple of 32 channels. bits is 2, 4 or 8. */
 void kvg_codec_kivi_k(struct kvg_codec *c, unsigned bits, unsigned group);
 void kvg_codec_kivi_v(struct kvg_codec *c, unsigned bits, unsigned channels);
+
+/* A byte a value: OCP's e4m3 (no infinities, largest value 448) or e5m2 (57344), rounded to nearest
+ * even, what is larger made the largest (codec_fp8.c). With row_scale a row is first divided by an
+ * f16 of its own that brings its largest magnitude to 448 at most. d is a multiple of 32. */
+enum kvg_fp8 { KVG_FP8_E4M3, KVG_FP8_E5M2 };
+void kvg_codec_fp8(struct kvg_codec *c, enum kvg_fp8 format, int row_scale);
+
+/* TurboQuant's form for least squared error (Zandieh et al. 2025, arXiv 2504.19874, algorithm 1): a
+ * row is its norm in f16 and, of the unit vector after a fixed random rotation, a code of 1 to 4
+ * bits a channel into the Lloyd-Max codebook of the normal distribution (codec_turbo.c). signs:
+ * from kvg_codec_turbo_signs, outlives the codec. d is a multiple of 32. */
+void kvg_codec_turbo(struct kvg_codec *c, unsigned bits, const float *signs);
+void kvg_codec_turbo_signs(float *signs, size_t d);
 
 /* Rows of which only some channels are kept, in f32 or f16, in groups of 64 (codec_masked.c). */
 void kvg_codec_masked(struct kvg_codec *c, enum kvg_type type, unsigned channels);

@@ -13,7 +13,7 @@ enum { D_MAX = 512 };
 static float affine_code(float x, float zero, float scale, float top)
 {
     float q = scale == 0 ? 0 : rintf((x - zero) / scale);
-    return q < 0 ? 0 : q > top ? top : q;
+    return q > 0 ? q < top ? q : top : 0; /* also for what is no number */
 }
 
 /* Scale and zero of one group as they are stored. */
@@ -32,33 +32,6 @@ static void pack_row(const uint8_t *q, size_t d, unsigned bits, uint8_t *out)
             b |= (unsigned)q[i * per + j] << (j * bits);
         out[i] = (uint8_t)b;
     }
-}
-
-static void unpack_row4(const uint8_t *in, size_t d, const float *scale, const float *zero,
-                        float *out)
-{
-    for (size_t i = 0; i < d / 2; i++) {
-        out[2 * i] = zero[2 * i] + (float)(in[i] & 15) * scale[2 * i];
-        out[2 * i + 1] = zero[2 * i + 1] + (float)(in[i] >> 4) * scale[2 * i + 1];
-    }
-}
-
-static void unpack_row2(const uint8_t *in, size_t d, const float *scale, const float *zero,
-                        float *out)
-{
-    for (size_t i = 0; i < d / 4; i++)
-        for (size_t j = 0; j < 4; j++)
-            out[4 * i + j] =
-                zero[4 * i + j] + (float)(in[i] >> (2 * j) & 3) * scale[4 * i + j];
-}
-
-static void unpack_row(const uint8_t *in, size_t d, unsigned bits, const float *scale,
-                       const float *zero, float *out)
-{
-    if (bits == 4)
-        unpack_row4(in, d, scale, zero, out);
-    else
-        unpack_row2(in, d, scale, zero, out);
 }
 
 /* ---- keys: one group of `group` slots, per channel ---- */
@@ -100,12 +73,13 @@ static void k_decode(const struct kvg_codec *c, const struct kvg_kernels *k, siz
 {
     (void)head;
     const uint16_t *scale = src, *zero = scale + d;
-    const uint8_t *codes = (const uint8_t *)(zero + d);
-    float sf[D_MAX], zf[D_MAX];
-    k->decode[KVG_F16](scale, sf, d);
-    k->decode[KVG_F16](zero, zf, d);
-    for (size_t j = 0; j < n; j++)
-        unpack_row(codes + j * d * c->bits / 8, d, c->bits, sf, zf, rows + j * d);
+    const struct kvg_affine a = {.bits = c->bits,
+                                 .codes = zero + d,
+                                 .scale = scale,
+                                 .zero = zero,
+                                 .row_bytes = d * c->bits / 8,
+                                 .share = 1};
+    k->affine(&a, n, d, rows);
 }
 
 void kvg_codec_kivi_k(struct kvg_codec *c, unsigned bits, unsigned group)
@@ -164,22 +138,16 @@ static void v_decode(const struct kvg_codec *c, const struct kvg_kernels *k, siz
                      const void *src, size_t n, size_t d, float *rows)
 {
     (void)head;
-    (void)k;
-    size_t groups = d / c->channels;
-    float sf[D_MAX], zf[D_MAX];
-    for (size_t j = 0; j < n; j++) {
-        const uint16_t *scale =
-            (const uint16_t *)(const void *)((const char *)src + j * v_row_bytes(c, d));
-        const uint16_t *zero = scale + groups;
-        for (size_t g = 0; g < groups; g++) {
-            float s = kvg_f16_to_f32(scale[g]), z = kvg_f16_to_f32(zero[g]);
-            for (size_t i = 0; i < c->channels; i++) {
-                sf[g * c->channels + i] = s;
-                zf[g * c->channels + i] = z;
-            }
-        }
-        unpack_row((const uint8_t *)(zero + groups), d, c->bits, sf, zf, rows + j * d);
-    }
+    size_t groups = d / c->channels, rb = v_row_bytes(c, d);
+    const uint16_t *scale = src;
+    const struct kvg_affine a = {.bits = c->bits,
+                                 .codes = scale + 2 * groups,
+                                 .scale = scale,
+                                 .zero = scale + groups,
+                                 .row_bytes = rb,
+                                 .scale_step = rb,
+                                 .share = c->channels};
+    k->affine(&a, n, d, rows);
 }
 
 void kvg_codec_kivi_v(struct kvg_codec *c, unsigned bits, unsigned channels)
