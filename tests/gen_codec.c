@@ -9,19 +9,17 @@
 
 #include <cmocka.h>
 
-enum { GUARD = 0xa5 };
-
 unsigned char *gen_encode(const struct kvg_codec *c, const float *rows, size_t n, size_t d,
                           size_t *bytes)
 {
     *bytes = kvg_codec_total_bytes(c, n, d);
     unsigned char *b = malloc(*bytes + 2 * GEN_PAD);
     assert_non_null(b);
-    memset(b, GUARD, *bytes + 2 * GEN_PAD);
+    memset(b, GEN_GUARD, *bytes + 2 * GEN_PAD);
     c->encode(c, kvg_kernels_get("ref"), &(struct kvg_place){0}, rows, n, d, b + GEN_PAD);
     for (size_t i = 0; i < GEN_PAD; i++) {
-        assert_int_equal(b[i], GUARD);
-        assert_int_equal(b[GEN_PAD + *bytes + i], GUARD);
+        assert_int_equal(b[i], GEN_GUARD);
+        assert_int_equal(b[GEN_PAD + *bytes + i], GEN_GUARD);
     }
     return b;
 }

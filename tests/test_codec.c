@@ -376,7 +376,8 @@ static void test_interleave(void **state)
     }
 }
 
-/* The channels of the mask come back, the others as 0; a short group takes the bytes of its rows. */
+/* The channels of the mask come back, the others as 0; a short group takes the bytes of its rows.
+ */
 static void check_masked(enum kvg_type type, unsigned kept, size_t n, size_t d, struct kvg_rng *r)
 {
     struct kvg_codec c;
@@ -395,15 +396,15 @@ static void check_masked(enum kvg_type type, unsigned kept, size_t n, size_t d, 
     c.bytes(&c, n, d, &payload, &scales);
     assert_int_equal(payload, n * kept * (type == KVG_F16 ? 2 : 4));
     assert_int_equal(scales, (d + 31) / 32 * 4);
-    unsigned char *b = malloc(bytes + PAD);
+    unsigned char *b = malloc(bytes + GEN_PAD);
     assert_non_null(b);
-    memset(b, GUARD, bytes + PAD);
+    memset(b, GEN_GUARD, bytes + GEN_PAD);
     const char *const *levels = kvg_kernels_levels();
     for (size_t l = 0; levels[l]; l++) {
         const struct kvg_kernels *k = kvg_kernels_get(levels[l]);
         c.encode(&c, k, &(struct kvg_place){.channels = mask}, rows, n, d, b);
-        for (size_t i = 0; i < PAD; i++)
-            assert_int_equal(b[bytes + i], GUARD);
+        for (size_t i = 0; i < GEN_PAD; i++)
+            assert_int_equal(b[bytes + i], GEN_GUARD);
         assert_memory_equal(kvg_codec_mask(b), mask, (d + 31) / 32 * 4);
         c.decode(&c, k, 0, b, n, d, got);
         for (size_t i = 0; i < n * d; i++) {
@@ -437,8 +438,7 @@ int main(void)
         cmocka_unit_test(test_kivi),       cmocka_unit_test(test_kivi_error),
         cmocka_unit_test(test_rows),       cmocka_unit_test(test_row_error),
         cmocka_unit_test(test_ranges),     cmocka_unit_test(test_odd_rows),
-        cmocka_unit_test(test_interleave),
-        cmocka_unit_test(test_masked),
+        cmocka_unit_test(test_interleave), cmocka_unit_test(test_masked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
