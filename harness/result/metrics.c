@@ -32,6 +32,8 @@ OF_STEP(dnll, s->nll - s->nll_base)
 OF_STEP(itl_ms, s->step_ns * 1e-6)
 OF_TURN(ttft_ms, t->ttft_ns * 1e-6)
 OF_CELL(logical_bytes, COL(logical_bytes))
+OF_CELL(prompt_bytes, COL(prompt_bytes_per_token))
+OF_CELL(target_bytes, COL(target_bytes))
 OF_CELL(logical_tokens, COL(logical_tokens))
 OF_CELL(f16_bytes, (double)run->manifest.identity.kv_f16_token_bytes *COL(logical_tokens))
 OF_CELL(alloc_bytes, COL(alloc_bytes))
@@ -121,6 +123,13 @@ const struct kvg_metric kvg_metrics[] = {
      -1, "cells.logical_bytes cells.logical_tokens",
      "Everything stored, scales, positions and scores included, over the whole text's length.",
      CELLS(logical_bytes), .weight = logical_tokens, .stats = KVG_STAT_MEAN},
+    {"prompt_bytes_per_token", "prompt bytes/token", "logical bytes / tokens at the last prompt's end",
+     "bytes/token", -1, "cells.prompt_bytes_per_token", "", CELLS(prompt_bytes),
+     .stats = KVG_STAT_MEAN},
+    {"target_bytes", "target", "bytes per token that the budget was fitted to", "bytes/token", 0,
+     "cells.target_bytes",
+     "Strategies are compared at a target when prompt_bytes_per_token is within 2 % of it.",
+     CELLS(target_bytes), .stats = KVG_STAT_MEAN},
     {"compression", "x smaller", "bytes of a full f16 cache / logical bytes", "x", 1,
      "cells.logical_bytes cells.logical_tokens manifest.kv_f16_token_bytes", "", CELLS(f16_bytes),
      .weight = logical_bytes, .stats = KVG_STAT_MEAN},

@@ -1,4 +1,5 @@
 /* The summary as text for a terminal of 100 columns. Returns text; prints nothing. */
+#include "result/equal.h"
 #include "result/recall.h"
 #include "result/table.h"
 
@@ -101,6 +102,19 @@ static void put_legend(struct kvg_str *out, size_t from)
                      "20\n");
 }
 
+static int put_equal(struct kvg_str *out, struct kvg_summary *s, const struct kvg_section *x,
+                     struct kvg_err *err)
+{
+    double target = 0;
+    for (;;) {
+        struct kvg_grid g;
+        int rc = kvg_equal_grid(s, x, target, &target, &g, err);
+        if (rc || !g.n_rows)
+            return rc;
+        kvg_grid_print(&g, out);
+    }
+}
+
 static int put_section(struct kvg_str *out, struct kvg_summary *s, const struct kvg_section *x,
                        struct kvg_err *err)
 {
@@ -116,7 +130,7 @@ static int put_section(struct kvg_str *out, struct kvg_summary *s, const struct 
         if (!rc && view == KVG_VIEW_MAIN)
             put_floor(out, x);
     }
-    return rc;
+    return rc ? rc : put_equal(out, s, x, err);
 }
 
 static void put_failures(struct kvg_str *out, const struct kvg_run *run)

@@ -4,6 +4,7 @@
 
 #include "base/fs.h"
 #include "result/plot.h"
+#include "result/equal.h"
 #include "result/recall.h"
 #include "result/table.h"
 
@@ -174,6 +175,13 @@ static int put_section(struct kvg_str *o, struct kvg_summary *s, const struct kv
             put_grid(o, &g);
         if (!rc && view == KVG_VIEW_MAIN)
             put_floor(o, x);
+    }
+    for (double target = 0; !rc;) {
+        struct kvg_grid g;
+        rc = kvg_equal_grid(s, x, target, &target, &g, err);
+        if (rc || !g.n_rows)
+            break;
+        put_grid(o, &g);
     }
     return rc;
 }

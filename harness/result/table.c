@@ -98,7 +98,7 @@ void kvg_human_bytes(char out[KVG_HUMAN_CAP], double bytes)
 }
 
 /* Mantissas of the interval share the mean's exponent: 1.23e-05 [1.10 1.36]. */
-static void human_kl(char out[KVG_HUMAN_CAP], const struct kvg_summary_value *v)
+void kvg_human_kl(char out[KVG_HUMAN_CAP], const struct kvg_summary_value *v)
 {
     char mean[KVG_HUMAN_CAP];
     double a = fabs(v->value);
@@ -140,7 +140,7 @@ static void human_value(char out[KVG_HUMAN_CAP], const struct kvg_summary_value 
                  v->value < 1 && v->value > 0.9995 ? 99.9 : v->value * 100);
         break;
     case AS_KL:
-        human_kl(out, v);
+        kvg_human_kl(out, v);
         break;
     case AS_SIGNED:
         snprintf(out, KVG_HUMAN_CAP,

@@ -63,5 +63,7 @@ size_t kvg_failures_next(const struct kvg_run *run, size_t from, size_t *n);
 enum { KVG_HUMAN_CAP = 48 };
 void kvg_human_bytes(char out[KVG_HUMAN_CAP], double bytes);
 void kvg_human_number(char out[KVG_HUMAN_CAP], double v); /* three significant digits */
+/* A mean with its interval, or with the number of items when they are too few for one. */
+void kvg_human_kl(char out[KVG_HUMAN_CAP], const struct kvg_summary_value *v);
 
 #endif
