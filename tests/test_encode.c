@@ -115,6 +115,111 @@ static void test_requant_is_billed(void **state)
     gen_stream_close(&st);
 }
 
+static uint32_t expected[4][4]; /* masks by layer and KV head */
+
+/* Channels by their definition, before anything is encoded: the 16 of 32 with the most energy in
+ * the last queries times the most in the keys. */
+static void expect_masks(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
+{
+    size_t d = 32, n = kvg_view_slots(v, 0), group = model->n_heads / model->n_kv_heads;
+    float k[PROMPT * 32];
+    (void)in;
+    (void)columns;
+    if (v->phase != KVG_PHASE_PROMPT || n != PROMPT)
+        return;
+    assert_non_null(v->queries);
+    assert_int_equal(v->n_queries, 8);
+    for (size_t h = 0; h < model->n_kv_heads; h++) {
+        double score[32];
+        uint32_t mask = 0;
+        kvg_store_read(v->store, v->layer, h, KVG_COL_K, 0, n, k);
+        for (size_t c = 0; c < d; c++) {
+            double of_q = 0, of_k = 0;
+            for (size_t i = 0; i < 8 * group; i++) {
+                float q =
+                    v->queries[((i / group) * model->n_heads + h * group + i % group) * d + c];
+                of_q += (double)q * (double)q / (8 * (double)group);
+            }
+            for (size_t j = 0; j < n; j++)
+                of_k += (double)k[j * d + c] * (double)k[j * d + c] / (double)n;
+            score[c] = of_q * of_k;
+        }
+        for (int left = 16; left > 0; left--) {
+            size_t best = 0;
+            for (size_t c = 1; c < d; c++)
+                best = score[c] > score[best] ? c : best;
+            score[best] = -1;
+            mask |= 1u << best;
+        }
+        expected[v->layer][h] = mask;
+    }
+}
+
+static const struct kvg_strategy watcher = {
+    .name = "watch", .kind = KVG_KIND_READ, .observe = expect_masks};
+
+/* The right channels stay, the bytes of the others are gone, and values and late keys are whole. */
+static void test_think(void **state)
+{
+    (void)state;
+    struct gen_stream st;
+    struct kvg_bytes b;
+    float x[W], k[PROMPT * 32];
+    size_t heads = model->n_layers * model->n_kv_heads;
+    assert_int_equal(model->d_head, 32);
+    gen_stream_open(&st, &eng, "think:channels=50%,window=8,recent=4", 1);
+    st.pipe.inst[st.pipe.n++] = (struct kvg_inst){.s = &watcher, .dims = eng.dims};
+    gen_prompt(&eng, &st, text, PROMPT, x);
+    kvg_store_bytes(st.s.store, &b);
+    assert_int_equal(b.payload, heads * 4 * ((PROMPT - 4) * 16 + 4 * 32 + PROMPT * 32));
+    assert_int_equal(b.scales, heads * 4);
+    for (size_t l = 0; l < model->n_layers; l++)
+        for (size_t h = 0; h < model->n_kv_heads; h++) {
+            kvg_store_read(st.s.store, l, h, KVG_COL_K, 0, PROMPT, k);
+            assert_int_equal(kvg_store_exact_slots(st.s.store, l, h, KVG_COL_K), 4);
+            assert_int_equal(kvg_store_exact_slots(st.s.store, l, h, KVG_COL_V), PROMPT);
+            for (size_t j = 0; j < PROMPT; j++)
+                for (size_t c = 0; c < 32; c++)
+                    assert_true((k[j * 32 + c] != 0) ==
+                                (j >= PROMPT - 4 || (expected[l][h] >> c & 1)));
+        }
+    gen_steps(&eng, &st, text + PROMPT, 1, x);
+    assert_int_equal(kvg_store_exact_slots(st.s.store, 0, 0, KVG_COL_K), 5);
+    gen_stream_close(&st);
+}
+
+/* Turn after turn, alone and below what evicts: never more than one short group in a list. */
+static void test_think_turns(void **state)
+{
+    (void)state;
+    static const char *const specs[] = {"think:recent=0,window=4,form=f16",
+                                        "snapkv:budget=60%,window=8+think:recent=3",
+                                        "sink:budget=70,position=slot+think:window=8"};
+    for (size_t i = 0; i < 3; i++) {
+        struct gen_stream st;
+        struct kvg_err err;
+        float x[W];
+        gen_stream_open(&st, &eng, specs[i], 1);
+        for (size_t turn = 0; turn < 6; turn++) {
+            gen_prompt(&eng, &st, text + turn * 10, turn ? 23 : PROMPT, x);
+            for (size_t s = 0; s < 5; s++)
+                gen_steps(&eng, &st, text + s, 1, x);
+            if (kvg_store_check(st.s.store, &err))
+                fail_msg("%s: %s", specs[i], err.msg);
+            for (size_t h = 0; h < model->n_layers * model->n_kv_heads; h++) {
+                const struct kvg_list *l = &st.s.store->heads[h].cols[KVG_COL_K];
+                size_t n_short = 0;
+                for (uint32_t k = 0; k < l->n_segs; k++)
+                    n_short += l->segs[k].codec && l->segs[k].n < 64;
+                assert_true(n_short <= 1);
+            }
+            assert_int_equal(kvg_engine_end_turn(eng.e, &st.s, NULL), 0);
+        }
+        assert_true(st.s.store->count.n_encoded > 0);
+        gen_stream_close(&st);
+    }
+}
+
 /* Small blocks change no bit, alone and below what evicts; less of them is empty. */
 static void test_paged(void **state)
 {
@@ -151,8 +256,8 @@ static void test_paged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors_add_up),
-        cmocka_unit_test(test_requant_is_billed),
+        cmocka_unit_test(test_errors_add_up), cmocka_unit_test(test_requant_is_billed),
+        cmocka_unit_test(test_think),         cmocka_unit_test(test_think_turns),
         cmocka_unit_test(test_paged),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
