@@ -211,7 +211,8 @@ static int open_scores(struct kvg_pipeline *p, struct kvg_arena *a, struct kvg_e
 static int wants_obs(const struct kvg_needs *have, const struct kvg_obs *o, size_t *at)
 {
     for (*at = 0; *at < have->n_obs; (*at)++)
-        if (have->obs[*at].kind == o->kind && have->obs[*at].window == o->window)
+        if (have->obs[*at].kind == o->kind && have->obs[*at].window == o->window &&
+            have->obs[*at].running == o->running)
             return 1;
     return 0;
 }

@@ -112,12 +112,19 @@ enum kvg_obs_kind {
 };
 /* The last `window` queries of a pass; 0 = all of them; KVG_WINDOW_QUESTION = from the question on
  * (all of the pass when none is marked). When a decode step is due to compress and the window is
- * wider than 1, the last `window` queries fed are kept and attend again. */
+ * wider than 1, the last `window` queries fed are kept and attend again; not so with `running`, for
+ * strategies that add up what they see: a decode step then shows its own row, due or not. */
 #define KVG_WINDOW_QUESTION SIZE_MAX
 struct kvg_obs {
     enum kvg_obs_kind kind;
     size_t window;
+    int running;
 };
+/* Whether decode steps that are due attend again for it. */
+static inline int kvg_obs_looks_back(const struct kvg_obs *o)
+{
+    return o->window > 1 && o->window != KVG_WINDOW_QUESTION && !o->running;
+}
 
 enum { KVG_OBS_N = 4 };
 struct kvg_needs {

@@ -44,7 +44,7 @@ static void add_spy(struct gen_stream *st, const struct kvg_strategy *spy)
     struct kvg_needs *w = &st->pipe.needs;
     struct kvg_inst *in = &st->pipe.inst[st->pipe.n++];
     *in = (struct kvg_inst){.s = spy, .first_obs = w->n_obs, .dims = eng.dims};
-    w->obs[w->n_obs++] = (struct kvg_obs){KVG_OBS_SUM, 0};
+    w->obs[w->n_obs++] = (struct kvg_obs){.kind = KVG_OBS_SUM};
 }
 
 static size_t all_slots(const struct gen_stream *st)

@@ -26,7 +26,7 @@ static size_t ring_size(const struct kvg_pipeline *p)
         return n;
     for (size_t k = 0; k < p->needs.n_obs; k++) {
         size_t w = p->needs.obs[k].window;
-        n = w > 1 && w != KVG_WINDOW_QUESTION && w > n ? w : n;
+        n = kvg_obs_looks_back(&p->needs.obs[k]) && w > n ? w : n;
     }
     return n;
 }

@@ -229,11 +229,6 @@ static void bill_again(const struct again *a)
     }
 }
 
-static int looks_back(const struct kvg_obs *o)
-{
-    return o->window > 1 && o->window != KVG_WINDOW_QUESTION;
-}
-
 /* The statistics over the last queries of every observation that is wider than one row. */
 static void attend_again(struct kvg_engine *e, const struct kvg_stream *s, struct kvg_view *v)
 {
@@ -241,14 +236,14 @@ static void attend_again(struct kvg_engine *e, const struct kvg_stream *s, struc
     const struct kvg_needs *w = &s->pipe->needs;
     size_t at[KVG_OBS_N], most = 0, n_max = 0;
     for (size_t k = 0; k < w->n_obs; k++)
-        if (looks_back(&w->obs[k])) {
+        if (kvg_obs_looks_back(&w->obs[k])) {
             v->obs_rows[k] = kvg_held_queries(s, v->n_logical, w->obs[k].window);
             a.n = v->obs_rows[k] > a.n ? v->obs_rows[k] : a.n;
         }
     if (a.n == 0)
         return;
     for (size_t k = 0; k < w->n_obs; k++)
-        if (looks_back(&w->obs[k])) {
+        if (kvg_obs_looks_back(&w->obs[k])) {
             at[k] = most;
             e->stats[most++] = (struct kvg_stat){w->obs[k].kind, a.n - v->obs_rows[k]};
         }
@@ -259,7 +254,7 @@ static void attend_again(struct kvg_engine *e, const struct kvg_stream *s, struc
     kvg_observe_finish(e, n_max);
     bill_again(&a);
     for (size_t k = 0; k < w->n_obs; k++)
-        if (looks_back(&w->obs[k]))
+        if (kvg_obs_looks_back(&w->obs[k]))
             v->obs[k] = stat_sum(e, at[k], 0);
 }
 
