@@ -295,8 +295,8 @@ static void test_fair_by_hand(void **state)
     gen_stream_close(&st);
 }
 
-/* A class that has fewer slots than it is owed, because turn one took the others, leaves the rest to
- * the other classes. */
+/* A class that has fewer slots than it is owed, because turn one took the others, leaves the rest
+ * to the other classes. */
 static void test_fair_uneven(void **state)
 {
     (void)state;
