@@ -115,8 +115,27 @@ static void check_store(const struct gen_stream *st, const char *spec)
     }
 }
 
-/* Slots of every head against the budget, now that the schedule was due: never more, and not fewer
- * either where all that went was evicted (`exactly`). */
+/* Layers are given the budget, or everything, or different budgets whose mean it is (each rounded
+ * to a whole slot). */
+static void check_layers(const struct gen_stream *st, const char *spec, const struct kvg_budget *b)
+{
+    const struct kvg_dims *dims = &st->pipe.keep->dims;
+    size_t all = st->s.n_tokens, sum = 0, uneven = 0;
+    size_t even = kvg_budget_slots(b, all, dims);
+    even = even < all ? even : all;
+    for (size_t l = 0; l < dims->n_layers; l++) {
+        size_t n = kvg_pipeline_keep(&st->pipe, l, all, all);
+        uneven |= n != even && n != all;
+        sum += n;
+    }
+    double most = (kvg_budget_exact(b, all, dims) + 0.5) * (double)dims->n_layers;
+    if (uneven && (double)sum > most)
+        fail_msg("%s: %zu slots in all layers together, the budget is %g", spec, sum, most);
+}
+
+/* Slots against the budget, now that the schedule was due: in every head never more, and not fewer
+ * either where all that went was evicted (`exactly`). Where a wrapper changes scores the heads of a
+ * layer may share their budgets, and whole chunks may leave some over. */
 static void check_budget(const struct gen_stream *st, const char *spec, const char *budget,
                          int exactly)
 {
@@ -124,17 +143,24 @@ static void check_budget(const struct gen_stream *st, const char *spec, const ch
     if (!budget)
         return;
     assert_int_equal(kvg_budget_parse(budget, &b), 0);
-    const struct kvg_schedule *when = &st->pipe.keep->schedule;
-    int whole = st->pipe.encode && st->pipe.encode->whole_groups;
-    for (size_t h = 0; h < eng.dims.n_layers * eng.dims.n_kv_heads; h++) {
-        size_t n = st->s.store->heads[h].n_slots, all = st->s.n_tokens;
-        size_t most = kvg_budget_slots(&b, all, &st->pipe.keep->dims);
-        if (kvg_pipeline_keep(&st->pipe, h / eng.dims.n_kv_heads, all, all) == all)
-            most = all; /* a layer that is kept whole */
-        if (n > most || (exactly && n < most && !whole && most <= st->s.n_tokens &&
-                         when->kind != KVG_SCHED_EVERY))
-            fail_msg("%s: %zu slots of %zu tokens in head %zu, the budget is %zu", spec, n,
-                     st->s.n_tokens, h, most);
+    check_layers(st, spec, &b);
+    size_t heads = eng.dims.n_kv_heads, all = st->s.n_tokens, shared = 0;
+    exactly &= st->pipe.keep->schedule.kind != KVG_SCHED_EVERY;
+    exactly &= !(st->pipe.encode && st->pipe.encode->whole_groups);
+    for (size_t i = 0; i < st->pipe.n_wraps; i++)
+        shared |= st->pipe.wrap[i]->s->rescore != NULL;
+    for (size_t l = 0; l < eng.dims.n_layers; l++) {
+        size_t most = kvg_pipeline_keep(&st->pipe, l, all, all), sum = 0;
+        for (size_t h = 0; h < heads; h++) {
+            size_t n = kvg_store_head(st->s.store, l, h)->n_slots;
+            sum += n;
+            if (!shared && (n > most || (exactly && n < most)))
+                fail_msg("%s: %zu slots of %zu tokens in head %zu of layer %zu, the budget is %zu",
+                         spec, n, all, h, l, most);
+        }
+        if (sum > heads * most || sum == 0)
+            fail_msg("%s: %zu slots of %zu tokens in layer %zu, the budget is %zu for a head", spec,
+                     sum, all, l, most);
     }
 }
 
@@ -294,6 +320,12 @@ static void test_bad_specs(void **state)
                {"h2o:schedule=every:0", "schedule"},
                {"h2o:schedule=often", "schedule"},
                {"snapkv:kernel=4", "odd"},
+               {"pyramidkv:kernel=4", "odd"},
+               {"pyramidkv:budget=4,window=8", "window"},
+               {"lagkv:lag=1", "lag"},
+               {"cur:of=norms", "of"},
+               {"simlayerkv+adakv", "scores"},
+               {"simlayerkv:budget=10", "budget"},
                {"kivi:bits=3", "bits"},
                {"kivi:group=32,residual=40", "residual"},
                {"kv:k=q9_9", "k"},
@@ -409,6 +441,10 @@ static void test_positions(void **state)
                  {"ctx-shift:budget=20", KVG_POSITION_SLOT},
                  {"hybrid:budget=20,full=2", KVG_POSITION_TRUE},
                  {"h2o:budget=40%", KVG_POSITION_TRUE},
+                 {"h2o:budget=40%+adakv", KVG_POSITION_TRUE},
+                 {"h2o:budget=40%+rerotate", KVG_POSITION_SLOT},
+                 {"snapkv:budget=40%,window=8+adakv+rerotate", KVG_POSITION_SLOT},
+                 {"finch:budget=40%", KVG_POSITION_SLOT},
                  {"snapkv:budget=40%,window=8", KVG_POSITION_TRUE},
                  {"random:budget=30%", KVG_POSITION_TRUE}};
     static float rows[ROWS];
