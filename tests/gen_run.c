@@ -13,11 +13,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct {
+struct kind {
     const char *label, *spec, *role;
     double share; /* of the full cache's bytes */
     double kl;
-} kinds[KVG_GEN_STRATEGIES + 2] = {
+};
+enum { N_NAMED = 26 };
+static const struct kind named[N_NAMED] = {
     {"uncached", "uncached", "baseline", 0, 0},
     {"full", "full:type=f32", "floor", 2, 2e-12},
     {"kivi:bits=4", "kivi:bits=4,group=32", "strategy", 0.29, 4e-4},
@@ -47,6 +49,35 @@ static const struct {
     {"h2o:budget=25%", "h2o:budget=25%,recent=0.5", "strategy", 0.25, 0.13},
 };
 
+/* Family f at 2000, 4000 or 8000 bytes per token. */
+static void make_family(struct kind *k, size_t family, size_t target, char label[64])
+{
+    static const char *const parts[] = {"snapkv",   "pyramidkv", "keydiff", "lagkv", "criticalkv",
+                                        "expected", "oracle",    "tova",    "cur",   "h2o"};
+    double bytes = 2000.0 * (double)(1 << target);
+    snprintf(label, 64, "%s%s:variant=%zu@%.0fB", parts[family % 10], family % 3 ? "+adakv" : "",
+             family / 10, bytes);
+    *k = (struct kind){
+        .label = label,
+        .spec = label,
+        .role = family == 6 ? "oracle" : "strategy",
+        .share =
+            bytes / KVG_GEN_TOKEN_BYTES * (1 + 0.2 * sin((double)family * 7 + (double)target)),
+        .kl = 0.02 * (0.2 + 0.9 * fabs(sin((double)family * 1.7))) / pow(3, (double)target)};
+}
+
+static const struct kind *kind_of(size_t strategy)
+{
+    static struct kind made[KVG_GEN_STRATEGIES + 2 - N_NAMED];
+    static char labels[KVG_GEN_STRATEGIES + 2 - N_NAMED][64];
+    if (strategy < N_NAMED)
+        return &named[strategy];
+    size_t i = strategy - N_NAMED;
+    if (!made[i].label)
+        make_family(&made[i], i / 3, i % 3, labels[i]);
+    return &made[i];
+}
+
 struct writer {
     const struct kvg_gen_run *g;
     struct kvg_csv *cells, *turns, *steps;
@@ -71,7 +102,7 @@ static double jitter(size_t strategy, size_t item, size_t turn, size_t step)
 
 double kvg_gen_run_kl(size_t strategy, size_t item, size_t turn, size_t step)
 {
-    return kinds[strategy].kl * jitter(strategy, item, turn, step) * (1 + 0.3 * (double)turn);
+    return kind_of(strategy)->kl * jitter(strategy, item, turn, step) * (1 + 0.3 * (double)turn);
 }
 
 static double tokens_after(size_t turn)
@@ -81,13 +112,13 @@ static double tokens_after(size_t turn)
 
 static uint64_t bytes_after(size_t strategy, size_t turn)
 {
-    double share = kinds[strategy].share;
+    double share = kind_of(strategy)->share;
     return strategy ? (uint64_t)((share * KVG_GEN_TOKEN_BYTES + 5) * tokens_after(turn)) : 0;
 }
 
 static double step_ms(size_t strategy, double tokens)
 {
-    double share = kinds[strategy].share;
+    double share = kind_of(strategy)->share;
     return strategy == 0 ? 0.9 * tokens + 12 : 12 + 0.004 * tokens * (0.4 + share) + share;
 }
 
@@ -150,9 +181,9 @@ static void fill_names(struct kvg_row *row, const struct cell *c)
     kvg_row_set_str(row, KVG_CELLS_run_id, "20260101T000000Z-00000000");
     kvg_row_set_str(row, KVG_CELLS_cell_id, c->id);
     kvg_row_set_str(row, KVG_CELLS_model, "tiny");
-    kvg_row_set_str(row, KVG_CELLS_strategy, kinds[c->strategy].label);
-    kvg_row_set_str(row, KVG_CELLS_spec, kinds[c->strategy].spec);
-    kvg_row_set_str(row, KVG_CELLS_role, kinds[c->strategy].role);
+    kvg_row_set_str(row, KVG_CELLS_strategy, kind_of(c->strategy)->label);
+    kvg_row_set_str(row, KVG_CELLS_spec, kind_of(c->strategy)->spec);
+    kvg_row_set_str(row, KVG_CELLS_role, kind_of(c->strategy)->role);
     kvg_row_set_str(row, KVG_CELLS_workload, workload_names[c->workload]);
     kvg_row_set_str(row, KVG_CELLS_item, c->item_name);
     kvg_row_set_str(row, KVG_CELLS_mode, c->mode);
@@ -164,7 +195,7 @@ static void fill_names(struct kvg_row *row, const struct cell *c)
 
 static void fill_free(struct kvg_row *row, const struct cell *c, struct kvg_rng *rng)
 {
-    double kl = kinds[c->strategy].kl;
+    double kl = kind_of(c->strategy)->kl;
     int same = kvg_rng_unit(rng) > 3 * kl + (kl > 1e-5 ? 0.1 : 0);
     uint64_t at = kvg_rng_below(rng, 60);
     if (!same)
@@ -259,7 +290,7 @@ static int write_kept(const struct kvg_gen_run *g, const char *dir, struct kvg_e
     for (size_t s = 2; s < g->n_strategies + 2 && !rc; s++)
         for (size_t layer = 0; layer < 30 && !rc; layer++)
             for (size_t pos = 0; pos < 480 && !rc; pos++) {
-                double keep = pos < 4 || pos > 440 ? 1 : kinds[s].share * 0.6;
+                double keep = pos < 4 || pos > 440 ? 1 : kind_of(s)->share * 0.6;
                 uint64_t heads = 0;
                 for (int h = 0; h < 3; h++)
                     heads += kvg_rng_unit(&rng) < keep;
@@ -267,7 +298,7 @@ static int write_kept(const struct kvg_gen_run *g, const char *dir, struct kvg_e
                     continue;
                 kvg_row_init(&row, &kvg_table_kept);
                 kvg_row_set_str(&row, KVG_KEPT_cell_id, "kept");
-                kvg_row_set_str(&row, KVG_KEPT_strategy, kinds[s].label);
+                kvg_row_set_str(&row, KVG_KEPT_strategy, kind_of(s)->label);
                 kvg_row_set_u64(&row, KVG_KEPT_turn, 3);
                 kvg_row_set_u64(&row, KVG_KEPT_layer, layer);
                 kvg_row_set_u64(&row, KVG_KEPT_pos, pos);
@@ -289,7 +320,7 @@ static int write_bench(const struct kvg_gen_run *g, const char *dir, struct kvg_
         for (uint64_t depth = 128; depth <= 8192 && !rc; depth *= 2) {
             double ms = step_ms(s, (double)depth);
             kvg_row_init(&row, &kvg_table_bench);
-            kvg_row_set_str(&row, KVG_BENCH_strategy, kinds[s].label);
+            kvg_row_set_str(&row, KVG_BENCH_strategy, kind_of(s)->label);
             kvg_row_set_u64(&row, KVG_BENCH_n_prompt, 0);
             kvg_row_set_u64(&row, KVG_BENCH_n_gen, 16);
             kvg_row_set_u64(&row, KVG_BENCH_n_depth, depth);

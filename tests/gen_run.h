@@ -7,7 +7,8 @@
 #include <stddef.h>
 
 struct kvg_gen_run {
-    size_t n_strategies; /* beside uncached and full; at most KVG_GEN_STRATEGIES */
+    size_t n_strategies; /* beside uncached and full; at most KVG_GEN_STRATEGIES; those beyond
+                            24 are families at three targets of bytes, one of them an oracle */
     size_t n_items;      /* of each workload */
     size_t n_workloads;  /* 1 or 2 */
     size_t n_turns, n_steps;
@@ -19,7 +20,7 @@ struct kvg_gen_run {
     int with_broken; /* one skipped and one failed cell */
 };
 
-enum { KVG_GEN_STRATEGIES = 24, KVG_GEN_TOKEN_BYTES = 23040 /* f16 bytes of a token */ };
+enum { KVG_GEN_STRATEGIES = 24 + 3 * 60, KVG_GEN_TOKEN_BYTES = 23040 /* f16 bytes of a token */ };
 
 /* A run of the size of a small suite. */
 struct kvg_gen_run kvg_gen_run_default(void);

@@ -18,7 +18,7 @@ extern char **environ;
 const struct kvg_plot_info kvg_plots[] = {
     {"drift_bytes", "Drift against bytes",
      "Each point is a strategy: to the left is smaller, down is nearer to the baseline. The line "
-     "joins those that no other strategy beats at both."},
+     "joins those that no other strategy beats at both; only they are named."},
     {"latency_context", "Time per token by context length",
      "Mean time of one step at a given length of the text. Lower is better."},
     {"bytes_turns", "Bytes held over a conversation",

@@ -1,18 +1,22 @@
-/* The plot of drift against bytes: Pareto front, the place for what is under the noise floor, and
- * labels that do not cover one another. */
+/* The plot of drift against bytes: Pareto front with its labels, which do not cover one another,
+ * the rest in grey, and the place for what is under the noise floor. */
 #include "plot_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEFT = 110, RIGHT = 970, TOP = 60, BOTTOM = 520, MARK = 7, LABEL_MOST = 34 };
+enum { LEFT = 110, RIGHT = 970, TOP = 60, BOTTOM = 520, MARK = 7, LABEL_MOST = 34, RINGS = 16 };
+
+/* What a label must not touch beside other labels and the front: the other points and leading
+ * lines, those lines alone, nothing. */
+enum { CARE_POINTS, CARE_LEADS, CARE_LABELS };
 
 struct point {
     const struct kvg_line *line;
     double bytes, kl, lo, hi;
     int covered; /* at or under the noise floor */
-    int front;
+    int front, oracle;
     double x, y;             /* pixels, y downwards */
     double label_x, label_y; /* the label's left middle */
     int placed, leads;
@@ -41,18 +45,22 @@ static size_t collect(struct kvg_plot *p, const struct kvg_section *s, struct po
                                 .kl = kl->value,
                                 .lo = kl->lo,
                                 .hi = kl->hi,
-                                .covered = line->indistinct || !(kl->value > 0)};
+                                .covered = line->indistinct || !(kl->value > 0),
+                                .oracle = !strcmp(line->role, "oracle")};
     }
     return n;
 }
 
-/* Everything at or under the floor counts as equal there: only bytes tell such points apart. */
+/* Everything at or under the floor counts as equal there: only bytes tell such points apart. What
+ * cannot be deployed is no choice anybody has: it is not part of the front and beats nobody. */
 static void mark_front(struct point *v, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         double a = v[i].covered ? 0 : v[i].kl;
-        v[i].front = 1;
+        v[i].front = !v[i].oracle;
         for (size_t j = 0; j < n; j++) {
+            if (v[j].oracle)
+                continue;
             double b = v[j].covered ? 0 : v[j].kl;
             if (v[j].bytes <= v[i].bytes && b <= a && (v[j].bytes < v[i].bytes || b < a))
                 v[i].front = 0;
@@ -96,75 +104,33 @@ static size_t label_chars(const struct point *v)
     return n > LABEL_MOST ? LABEL_MOST : n;
 }
 
-/* 1 when the front's line from a to b passes through the box. Front points come in order of x. */
-static int line_hits(const struct point *a, const struct point *b, double x, double y, double w,
-                     double h)
+/* A label's surroundings: its left middle, half its height. */
+struct box {
+    double x, y, w, h;
+};
+
+static struct box label_box(const struct point *v, double x, double y)
 {
-    double lo = fmax(x, fmin(a->x, b->x)), hi = fmin(x + w, fmax(a->x, b->x));
-    if (lo > hi)
-        return 0;
-    double slope = b->x > a->x || b->x < a->x ? (b->y - a->y) / (b->x - a->x) : 0;
-    double y1 = a->y + slope * (lo - a->x), y2 = a->y + slope * (hi - a->x);
-    return fmin(y1, y2) < y + h && fmax(y1, y2) > y - h;
+    return (struct box){x, y, (double)label_chars(v) * PLOT_CHAR, PLOT_LINE / 2.0};
 }
 
-static int is_free(const struct point *all, size_t n, const struct point *self, double x, double y)
+/* Narrows [t[0], t[1]] to where p + t d lies in [lo, hi]; 0 when nothing is left. */
+static int clip(double p, double d, double lo, double hi, double t[2])
 {
-    double w = (double)label_chars(self) * PLOT_CHAR, h = PLOT_LINE / 2.0;
-    if (x < LEFT + 4 || x + w > RIGHT + 20 || y - h < TOP || y + h > BOTTOM)
-        return 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct point *q = &all[i];
-        if (i + 1 < n && q->front && all[i + 1].front && line_hits(q, &all[i + 1], x, y, w, h - 2))
-            return 0;
-        if (q->x > x - MARK && q->x < x + w + MARK && fabs(q->y - y) < h + MARK)
-            return 0;
-        double qw = (double)label_chars(q) * PLOT_CHAR;
-        if (q->placed && q->label_x < x + w + 4 && x < q->label_x + qw + 4 &&
-            fabs(q->label_y - y) < PLOT_LINE)
-            return 0;
-    }
-    return 1;
+    if (!(fabs(d) > 0))
+        return p >= lo && p <= hi;
+    double a = (lo - p) / d, b = (hi - p) / d;
+    t[0] = fmax(t[0], fmin(a, b));
+    t[1] = fmin(t[1], fmax(a, b));
+    return t[0] <= t[1];
 }
 
-/* Beside the point, then above and below, then further away with a line leading there. */
-static void place(const struct point *all, size_t n, struct point *v)
+/* 1 when the line from (ax, ay) to (bx, by) passes through the box. */
+static int line_hits(double ax, double ay, double bx, double by, const struct box *o)
 {
-    double w = (double)label_chars(v) * PLOT_CHAR;
-    for (int ring = 0; ring < 12; ring++)
-        for (int side = 0; side < 6; side++) {
-            double dy = (side % 2 ? -1 : 1) * ring * 0.8 * PLOT_LINE;
-            double x = side < 2   ? v->x + 11 + 5 * ring
-                       : side < 4 ? v->x - w - 11 - 5 * ring
-                                  : v->x - w / 2;
-            if (side >= 4 && !ring)
-                continue;
-            if (!is_free(all, n, v, x, v->y + dy))
-                continue;
-            v->label_x = x;
-            v->label_y = v->y + dy;
-            v->placed = 1;
-            v->leads = ring > 1;
-            return;
-        }
-}
-
-static void place_all(struct point *v, size_t n)
-{
-    for (int front = 1; front >= 0; front--)
-        for (size_t i = 0; i < n; i++)
-            if (v[i].front == front)
-                place(v, n, &v[i]);
-}
-
-static double x_value(const struct chart *c, double px)
-{
-    return pow(10, c->x_lo + (px - LEFT) / (RIGHT - LEFT) * (c->x_hi - c->x_lo));
-}
-
-static double y_value(const struct chart *c, double px)
-{
-    return pow(10, c->y_lo + (BOTTOM - px) / (BOTTOM - TOP) * (c->y_hi - c->y_lo));
+    double t[2] = {0, 1};
+    return clip(ax, bx - ax, o->x, o->x + o->w, t) &&
+           clip(ay, by - ay, o->y - o->h, o->y + o->h, t);
 }
 
 /* Where the leading line meets the label. */
@@ -181,9 +147,94 @@ static double lead_y(const struct point *v)
     return beside ? v->label_y : v->label_y + (v->label_y > v->y ? -9 : 9);
 }
 
+static int boxes_touch(const struct box *a, const struct box *b)
+{
+    return a->x < b->x + b->w + 4 && b->x < a->x + a->w + 4 && fabs(a->y - b->y) < a->h + b->h;
+}
+
+/* 1 when neither the other's label nor its leading line is in the way of v, and v's not in its. */
+static int get_along(const struct point *v, const struct box *box, const struct point *q, int care)
+{
+    if (!q->placed || q == v)
+        return 1;
+    struct box other = label_box(q, q->label_x, q->label_y);
+    if (boxes_touch(box, &other))
+        return 0;
+    if (care == CARE_LABELS)
+        return 1;
+    if (q->leads && line_hits(q->x, q->y, lead_x(q), lead_y(q), box))
+        return 0;
+    return !v->leads || !line_hits(v->x, v->y, lead_x(v), lead_y(v), &other);
+}
+
+/* 1 when v's label lies inside the picture and covers no other label and nothing of the front;
+ * `care` says what more. */
+static int is_free(const struct point *all, size_t n, const struct point *v, int care)
+{
+    struct box o = label_box(v, v->label_x, v->label_y), tight = {o.x, o.y, o.w, o.h - 2};
+    if (o.x < LEFT + 4 || o.x + o.w > RIGHT + 20 || o.y - o.h < TOP || o.y + o.h > BOTTOM)
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct point *q = &all[i];
+        if (i + 1 < n && q->front && all[i + 1].front &&
+            line_hits(q->x, q->y, all[i + 1].x, all[i + 1].y, &tight))
+            return 0;
+        if ((care == CARE_POINTS || q->front) && q->x > o.x - MARK && q->x < o.x + o.w + MARK &&
+            fabs(q->y - o.y) < o.h + MARK)
+            return 0;
+        if (!get_along(v, &o, q, care))
+            return 0;
+    }
+    return 1;
+}
+
+/* Beside the point, then above and below, then further away with a line leading there; `slant`
+ * pixels to the side for every step up or down. */
+static void place(const struct point *all, size_t n, struct point *v, int care, double slant)
+{
+    double w = (double)label_chars(v) * PLOT_CHAR;
+    for (int ring = 0; ring < RINGS; ring++)
+        for (int side = 0; side < (ring ? 6 : 4); side++) {
+            double off = 11 + ring * slant;
+            v->label_y = v->y + (side % 2 ? -1 : 1) * ring * 0.8 * PLOT_LINE;
+            v->label_x = side < 2 ? v->x + off : side < 4 ? v->x - w - off : v->x - w / 2;
+            v->leads = ring > 1;
+            if (is_free(all, n, v, care)) {
+                v->placed = 1;
+                return;
+            }
+        }
+    v->leads = 0;
+}
+
+/* Only the front has labels. One may lie on grey points when there is no place beside them, and be
+ * crossed by a leading line when there is no other. */
+static void place_all(struct point *v, size_t n)
+{
+    static const struct {
+        int care;
+        double slant;
+    } passes[] = {{CARE_POINTS, 5}, {CARE_POINTS, 20}, {CARE_LEADS, 5},  {CARE_LEADS, 20},
+                  {CARE_LEADS, 60}, {CARE_LABELS, 5},  {CARE_LABELS, 20}};
+    for (size_t k = 0; k < sizeof passes / sizeof passes[0]; k++)
+        for (size_t i = 0; i < n; i++)
+            if (v[i].front && !v[i].placed)
+                place(v, n, &v[i], passes[k].care, passes[k].slant);
+}
+
+static double x_value(const struct chart *c, double px)
+{
+    return pow(10, c->x_lo + (px - LEFT) / (RIGHT - LEFT) * (c->x_hi - c->x_lo));
+}
+
+static double y_value(const struct chart *c, double px)
+{
+    return pow(10, c->y_lo + (BOTTOM - px) / (BOTTOM - TOP) * (c->y_hi - c->y_lo));
+}
+
 static int has_interval(const struct point *v)
 {
-    return isfinite(v->lo) && v->lo > 0 && !v->covered;
+    return v->front && isfinite(v->lo) && v->lo > 0 && !v->covered;
 }
 
 static void put_point(struct kvg_plot *p, const struct chart *c, const struct point *v)
@@ -209,15 +260,17 @@ static void put_point(struct kvg_plot *p, const struct chart *c, const struct po
 static void put_vars(struct kvg_plot *p, const struct kvg_section *s, const struct chart *c,
                      const struct point *v, size_t n)
 {
-    size_t n_unlabelled = 0, n_leads = 0, n_intervals = 0, n_other = 0;
+    size_t n_unlabelled = 0, n_leads = 0, n_intervals = 0, n_other = 0, n_oracles = 0;
     for (size_t i = 0; i < n; i++) {
-        n_unlabelled += !v[i].placed;
+        n_unlabelled += v[i].front && !v[i].placed;
+        n_oracles += v[i].oracle != 0;
         n_leads += v[i].leads != 0;
         n_intervals += has_interval(&v[i]) != 0;
-        n_other += !v[i].front;
+        n_other += !v[i].front && !v[i].oracle;
     }
     kvg_str_addf(&p->vars, "has_leads = %d\nhas_intervals = %d\nhas_other = %d\n", n_leads > 0,
                  n_intervals > 0, n_other > 0);
+    kvg_str_addf(&p->vars, "has_oracles = %d\n", n_oracles > 0);
     char floor_text[KVG_HUMAN_CAP] = "not measured";
     double band = (c->y_hi - c->y_lo) / 7;
     if (!isnan(s->floor))

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PANELS = 12, MOST_BINS = 240 };
+enum { MOST_PANELS = 12, MOST_BINS = 240, NAME_CAP = 512 };
 
 struct kept {
     struct kvg_arena *arena;
@@ -29,11 +29,22 @@ static size_t panel_of(const struct kept *k, const char *name)
     return i;
 }
 
+/* A strategy whose compression did not see the question has a panel beside the one that saw it. */
+static const char *name_of(const struct kvg_row *row, char out[NAME_CAP])
+{
+    const char *query = kvg_row_str(row, KVG_KEPT_query);
+    int plain = !query[0] || !strcmp(query, "seen");
+    snprintf(out, NAME_CAP, "%s%s%s%s", kvg_row_str(row, KVG_KEPT_strategy), plain ? "" : " (",
+             plain ? "" : query, plain ? "" : ")");
+    return out;
+}
+
 /* First pass: strategies, last turn and extents. */
 static int measure(void *arg, const struct kvg_row *row, struct kvg_err *err)
 {
     struct kept *k = arg;
-    const char *name = kvg_row_str(row, KVG_KEPT_strategy);
+    char room[NAME_CAP];
+    const char *name = name_of(row, room);
     uint64_t turn = kvg_row_u64(row, KVG_KEPT_turn), layer = kvg_row_u64(row, KVG_KEPT_layer);
     uint64_t pos = kvg_row_u64(row, KVG_KEPT_pos), heads = kvg_row_u64(row, KVG_KEPT_heads);
     size_t i = panel_of(k, name);
@@ -61,7 +72,8 @@ static int measure(void *arg, const struct kvg_row *row, struct kvg_err *err)
 static int accumulate(void *arg, const struct kvg_row *row, struct kvg_err *err)
 {
     struct kept *k = arg;
-    size_t i = panel_of(k, kvg_row_str(row, KVG_KEPT_strategy));
+    char name[NAME_CAP];
+    size_t i = panel_of(k, name_of(row, name));
     (void)err;
     if (i == k->n_panels || kvg_row_u64(row, KVG_KEPT_turn) != k->last_turn[i])
         return KVG_OK;

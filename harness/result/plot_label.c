@@ -10,7 +10,7 @@ const struct kvg_section *kvg_plot_section(const struct kvg_plot *p, int with_dr
     const struct kvg_section *best = NULL;
     for (size_t i = 0; i < p->n_sections; i++) {
         const struct kvg_section *s = &p->sections[i];
-        if (with_drift && !s->target[0])
+        if ((with_drift && !s->target[0]) || s->question[0])
             continue;
         if (!strcmp(s->workload, KVG_WORKLOAD_ALL))
             return s;

@@ -93,13 +93,19 @@ static void put_floor(struct kvg_str *out, const struct kvg_section *s)
 static void put_legend(struct kvg_str *out, size_t from)
 {
     int has_few = strchr(out->s + from, '?') != NULL, has_less = strchr(out->s + from, '*') != NULL;
+    int has_oracle = strstr(out->s + from, "\nO ") != NULL;
+    int has_query = strstr(out->s + from, "seen)") || strstr(out->s + from, "(unseen, ");
     kvg_str_add(out, "\nB baseline  F floor  C control");
+    if (has_oracle)
+        kvg_str_add(out, "  O oracle, not deployable");
     if (has_few)
         kvg_str_add(out, "  ? few values beyond the percentile");
     if (has_less)
         kvg_str_add(out, "  * fewer items than others");
     kvg_str_add(out, "\nKL in nats over steps; [ ] 95 % bootstrap over items, n = items when under "
                      "20\n");
+    if (has_query)
+        kvg_str_add(out, "(unseen): compressed before the question came; (seen): with it\n");
 }
 
 static int put_equal(struct kvg_str *out, struct kvg_summary *s, const struct kvg_section *x,
@@ -119,9 +125,9 @@ static int put_section(struct kvg_str *out, struct kvg_summary *s, const struct 
                        struct kvg_err *err)
 {
     int rc = KVG_OK;
-    kvg_str_addf(out, "\n== %s%s%s%s: %zu items ==\n", kvg_workload_title(x->workload),
+    kvg_str_addf(out, "\n== %s%s%s%s%s: %zu items ==\n", kvg_workload_title(x->workload),
                  x->target[0] ? ", forced on " : "", x->target, x->target[0] ? " replies" : "",
-                 x->n_items);
+                 kvg_question_title(x->question), x->n_items);
     for (int view = 0; view < KVG_N_VIEWS && !rc; view++) {
         struct kvg_grid g;
         rc = kvg_grid_make(s, x, (enum kvg_table_view)view, &g, err);

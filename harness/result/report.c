@@ -167,6 +167,7 @@ static int put_section(struct kvg_str *o, struct kvg_summary *s, const struct kv
         kvg_html_text(o, x->target);
         kvg_str_add(o, " replies");
     }
+    kvg_html_text(o, kvg_question_title(x->question));
     kvg_str_addf(o, ": %zu items</h2>\n", x->n_items);
     for (int view = 0; view < KVG_N_VIEWS && !rc; view++) {
         struct kvg_grid g;

@@ -96,11 +96,12 @@ enum { NO_FLOOR, FLOOR, STAND_IN };
 static int floor_kind(const struct kvg_slice *f, const struct kvg_slice *s)
 {
     int baseline = !strcmp(f->role, "baseline"), floor = !strcmp(f->role, "floor");
-    if (strcmp(f->workload, s->workload) || strcmp(f->target, s->target) ||
-        strcmp(f->mode, "forced") || strcmp(f->lane, "drift"))
+    int own = !strcmp(f->key, s->key) && !strcmp(f->query, s->query);
+    if (strcmp(f->workload, s->workload) || strcmp(f->question, s->question) ||
+        strcmp(f->target, s->target) || strcmp(f->mode, "forced") || strcmp(f->lane, "drift"))
         return NO_FLOOR;
     if (!strcmp(f->arm, "floor"))
-        return baseline || floor || !strcmp(f->key, s->key) ? FLOOR : NO_FLOOR;
+        return baseline || floor || own ? FLOOR : NO_FLOOR;
     if (strcmp(f->arm, "main"))
         return NO_FLOOR;
     return floor ? FLOOR : baseline ? STAND_IN : NO_FLOOR;

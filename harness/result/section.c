@@ -7,8 +7,8 @@
 
 static int role_rank(const char *role)
 {
-    static const char *const roles[] = {"baseline", "floor", "control"};
-    for (int i = 0; i < 3; i++)
+    static const char *const roles[] = {"baseline", "floor", "control", "strategy", "oracle"};
+    for (int i = 0; i < 5; i++)
         if (!strcmp(role, roles[i]))
             return i;
     return 3;
@@ -16,12 +16,19 @@ static int role_rank(const char *role)
 
 char kvg_role_mark(const char *role)
 {
-    return "BFC "[role_rank(role)];
+    return "BFC O"[role_rank(role)];
 }
 
 const char *kvg_workload_title(const char *workload)
 {
     return strcmp(workload, KVG_WORKLOAD_ALL) ? workload : "all workloads";
+}
+
+const char *kvg_question_title(const char *question)
+{
+    return !question[0]             ? ""
+           : !strcmp(question, "1") ? ", the first question after a context"
+                                    : ", a second question after the same context";
 }
 
 static int is(const char *a, const char *b)
@@ -32,7 +39,8 @@ static int is(const char *a, const char *b)
 /* A slice is part of a section unless it is forced drift on another target. */
 static int belongs(const struct kvg_slice *x, const struct kvg_section *section)
 {
-    if (strcmp(x->arm, "main") || !is(x->workload, section->workload))
+    if (strcmp(x->arm, "main") || !is(x->workload, section->workload) ||
+        !is(x->question, section->question))
         return 0;
     return !(is(x->mode, "forced") && is(x->lane, "drift")) || is(x->target, section->target);
 }
@@ -97,11 +105,12 @@ static int fill(struct kvg_summary *s, struct kvg_section *section, struct kvg_e
         size_t at = 0;
         if (!belongs(x, section))
             continue;
-        while (at < section->n_lines && !is(section->lines[at].key, x->key))
+        while (at < section->n_lines &&
+               !(is(section->lines[at].key, x->key) && is(section->lines[at].query, x->query)))
             at++;
         if (at == section->n_lines)
-            section->lines[section->n_lines++] =
-                (struct kvg_line){.strategy = x->strategy, .role = x->role, .key = x->key};
+            section->lines[section->n_lines++] = (struct kvg_line){
+                .strategy = x->label, .role = x->role, .key = x->key, .query = x->query};
         attach(&section->lines[at], x);
         if (x->n_items > section->n_items)
             section->n_items = x->n_items;
@@ -115,16 +124,22 @@ static int fill(struct kvg_summary *s, struct kvg_section *section, struct kvg_e
         line->indistinct = kl && is(kl->note, "not distinguishable");
     }
     sort_lines(s, section->lines, section->n_lines);
-    struct kvg_slice any = {.workload = section->workload, .target = section->target, .key = ""};
+    struct kvg_slice any = {.workload = section->workload,
+                            .target = section->target,
+                            .key = "",
+                            .query = "",
+                            .question = section->question};
     return kvg_slice_floor(&s->slices, &s->run, &any, &section->floor, &section->n_floor, err);
 }
 
 /* Adds the section unless it is already there. */
-static void add(struct kvg_section *v, size_t *n, const char *workload, const char *target)
+static void add(struct kvg_section *v, size_t *n, const char *workload, const char *target,
+                const char *question)
 {
     for (size_t i = 0; i < *n; i++)
-        if (is(v[i].workload, workload) && is(v[i].target, target))
+        if (is(v[i].workload, workload) && is(v[i].target, target) && is(v[i].question, question))
             return;
+    v[*n].question = question;
     v[*n].workload = workload;
     v[(*n)++].target = target;
 }
@@ -133,7 +148,8 @@ static int has_forced(const struct kvg_summary *s, const char *workload)
 {
     for (size_t i = 0; i < s->slices.n; i++) {
         const struct kvg_slice *x = &s->slices.v[i];
-        if (is(x->workload, workload) && is(x->mode, "forced") && is(x->lane, "drift"))
+        if (is(x->workload, workload) && is(x->mode, "forced") && is(x->lane, "drift") &&
+            !x->question[0])
             return 1;
     }
     return 0;
@@ -150,9 +166,9 @@ int kvg_sections_make(struct kvg_summary *s, struct kvg_section **sections, size
     for (size_t i = 0; i < s->slices.n; i++) {
         const struct kvg_slice *x = &s->slices.v[i];
         if (is(x->mode, "forced") && is(x->lane, "drift"))
-            add(*sections, n, x->workload, x->target);
+            add(*sections, n, x->workload, x->target, x->question);
         else if (!has_forced(s, x->workload))
-            add(*sections, n, x->workload, "");
+            add(*sections, n, x->workload, "", "");
     }
     for (size_t i = 0; i < *n && !rc; i++)
         rc = fill(s, &(*sections)[i], err);

@@ -50,35 +50,44 @@ static struct kvg_slice *new_slice(struct kvg_slices *s)
     return &s->v[s->n++];
 }
 
+static const char *question_of(const struct kvg_run *run, size_t cell)
+{
+    const struct kvg_row *row = &run->cells[cell];
+    if (!kvg_row_has(row, KVG_CELLS_question_index))
+        return "";
+    return kvg_row_u64(row, KVG_CELLS_question_index) == 1 ? "1" : "2";
+}
+
+/* Two slices differ by their workload at most. */
+static int is_like(const struct kvg_slice *x, const struct kvg_slice *y)
+{
+    return same(x->key, y->key) && same(x->mode, y->mode) && same(x->target, y->target) &&
+           same(x->lane, y->lane) && same(x->arm, y->arm) && same(x->query, y->query) &&
+           same(x->question, y->question);
+}
+
 /* The slice a cell belongs to, made when it is the first of its kind. */
 static struct kvg_slice *slice_of(struct kvg_slices *s, struct kvg_run *run, size_t cell,
                                   const char *workload)
 {
-    const char *mode = kvg_run_cell(run, cell, KVG_CELLS_mode);
-    const char *target = kvg_run_cell(run, cell, KVG_CELLS_target);
-    const char *lane = kvg_run_cell(run, cell, KVG_CELLS_lane);
-    const char *spec = kvg_run_cell(run, cell, KVG_CELLS_spec);
-    const char *arm = kvg_run_cell(run, cell, KVG_CELLS_arm);
-    const char *key = kvg_spec_without_seed(spec, &run->arena);
-    if (!key)
+    struct kvg_slice like = {.strategy = kvg_run_cell(run, cell, KVG_CELLS_strategy),
+                             .role = kvg_run_cell(run, cell, KVG_CELLS_role),
+                             .workload = workload,
+                             .mode = kvg_run_cell(run, cell, KVG_CELLS_mode),
+                             .target = kvg_run_cell(run, cell, KVG_CELLS_target),
+                             .lane = kvg_run_cell(run, cell, KVG_CELLS_lane),
+                             .query = kvg_run_cell(run, cell, KVG_CELLS_query),
+                             .question = question_of(run, cell),
+                             .arm = kvg_run_cell(run, cell, KVG_CELLS_arm)};
+    like.key = kvg_spec_without_seed(kvg_run_cell(run, cell, KVG_CELLS_spec), &run->arena);
+    if (!like.key)
         return NULL;
-    for (size_t i = 0; i < s->n; i++) {
-        struct kvg_slice *x = &s->v[i];
-        if (same(x->key, key) && same(x->workload, workload) && same(x->mode, mode) &&
-            same(x->target, target) && same(x->lane, lane) && same(x->arm, arm))
-            return x;
-    }
+    for (size_t i = 0; i < s->n; i++)
+        if (same(s->v[i].workload, workload) && is_like(&s->v[i], &like))
+            return &s->v[i];
     struct kvg_slice *x = new_slice(s);
-    if (!x)
-        return NULL;
-    x->strategy = kvg_run_cell(run, cell, KVG_CELLS_strategy);
-    x->role = kvg_run_cell(run, cell, KVG_CELLS_role);
-    x->key = key;
-    x->workload = workload;
-    x->mode = mode;
-    x->target = target;
-    x->lane = lane;
-    x->arm = arm;
+    if (x)
+        *x = like;
     return x;
 }
 
@@ -135,11 +144,8 @@ static int note_workload(struct kvg_slices *s, const char *name)
 static size_t n_like(const struct kvg_slices *s, const struct kvg_slice *x)
 {
     size_t n = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        const struct kvg_slice *y = &s->v[i];
-        n += same(x->key, y->key) && same(x->mode, y->mode) && same(x->target, y->target) &&
-             same(x->lane, y->lane) && same(x->arm, y->arm);
-    }
+    for (size_t i = 0; i < s->n; i++)
+        n += (size_t)is_like(x, &s->v[i]);
     return n;
 }
 
@@ -163,6 +169,28 @@ static int add_overall(struct kvg_slices *s, struct kvg_run *run)
     return rc;
 }
 
+/* "(seen)" is said only where the same strategy was measured otherwise too. */
+static int query_matters(const struct kvg_slices *s, const struct kvg_slice *x)
+{
+    if (!same(x->query, "seen"))
+        return x->query[0] != 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (same(s->v[i].key, x->key) && !same(s->v[i].query, x->query))
+            return 1;
+    return 0;
+}
+
+static int set_label(const struct kvg_slices *s, struct kvg_slice *x, struct kvg_arena *a)
+{
+    const char *query = query_matters(s, x) ? x->query : "";
+    const char *oracle = same(x->role, "oracle") ? "not deployable" : "";
+    x->label = x->strategy;
+    if (query[0] || oracle[0])
+        x->label = kvg_arena_printf(a, "%s (%s%s%s)", x->strategy, query,
+                                    query[0] && oracle[0] ? ", " : "", oracle);
+    return x->label ? KVG_OK : KVG_ENOMEM;
+}
+
 int kvg_slices_build(struct kvg_slices *s, struct kvg_run *run, struct kvg_err *err)
 {
     int rc = KVG_OK;
@@ -182,6 +210,8 @@ int kvg_slices_build(struct kvg_slices *s, struct kvg_run *run, struct kvg_err *
         if (s->v[i].n_seeds > 1 &&
             !(s->v[i].strategy = kvg_spec_without_seed(s->v[i].strategy, &run->arena)))
             rc = KVG_ENOMEM;
+    for (size_t i = 0; i < s->n && !rc; i++)
+        rc = set_label(s, &s->v[i], &run->arena);
     return rc ? KVG_FAIL(err, rc, "out of memory while grouping cells of '%s'", run->dir) : rc;
 }
 

@@ -1,5 +1,6 @@
 /* Slices: the finished cells of one strategy on one workload that may be pooled, and the values of
- * a metric in them. Specs that differ only by seed are one strategy. Must not know how numbers are
+ * a metric in them. Specs that differ only by seed are one strategy; cells whose compression saw
+ * the question and those where it did not are never pooled. Must not know how numbers are
  * written or printed. */
 #ifndef KVG_RESULT_SLICE_H
 #define KVG_RESULT_SLICE_H
@@ -11,12 +12,16 @@
 
 struct kvg_slice {
     const char *strategy; /* label, without its seed when several seeds are merged */
+    const char *label;    /* for people: with the choice of query where that is not plain, and a
+                             word when it cannot be deployed */
     const char *key;      /* spec without seeds */
     const char *role, *workload, *mode, *target, *lane;
-    const char *arm; /* main, floor or bare */
-    size_t n_seeds;  /* drift lane: most cells of one item; time lane: 1 */
-    size_t *cells;   /* indices into run->cells */
-    uint32_t *items; /* [n_cells] index of the cell's item within the slice */
+    const char *query;    /* seen, unseen, mixed or "" */
+    const char *question; /* "1" or "2" of two questions after one context, or "" */
+    const char *arm;      /* main, floor or bare */
+    size_t n_seeds;       /* drift lane: most cells of one item; time lane: 1 */
+    size_t *cells;        /* indices into run->cells */
+    uint32_t *items;      /* [n_cells] index of the cell's item within the slice */
     size_t n_cells, cap_cells, n_items;
 };
 

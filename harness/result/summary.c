@@ -193,6 +193,8 @@ static void fill_row(struct kvg_row *row, const struct kvg_summary_value *v)
 {
     kvg_row_init(row, &kvg_table_summary);
     kvg_row_set_str(row, KVG_SUMMARY_strategy, v->slice->strategy);
+    kvg_row_set_str(row, KVG_SUMMARY_query, v->slice->query);
+    kvg_row_set_str(row, KVG_SUMMARY_question_index, v->slice->question);
     kvg_row_set_str(row, KVG_SUMMARY_role, v->slice->role);
     kvg_row_set_str(row, KVG_SUMMARY_arm, v->slice->arm);
     kvg_row_set_str(row, KVG_SUMMARY_workload, v->slice->workload);

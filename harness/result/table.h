@@ -8,16 +8,20 @@
 
 /* One strategy on one workload. A slice is NULL when that was not measured. */
 struct kvg_line {
-    const char *strategy, *role, *key;
+    const char *strategy, *role; /* strategy: the slices' label */
+    const char *key, *query;
     const struct kvg_slice *drift, *free, *time;
     const struct kvg_slice *bytes; /* where its bytes are read from: drift, else free, else time */
     int indistinct;                /* its mean KL is not above the noise floor */
 };
 
-/* One workload and, when its forced cells have several, one kind of target. */
+/* One workload and, when its forced cells have several, one kind of target. Two questions after one
+ * context make sections of their own. */
 struct kvg_section {
     const char *workload, *target; /* target "" = no forced cells */
-    struct kvg_line *lines; /* baseline, floor, controls, strategies; each by falling bytes */
+    const char *question;          /* as in a slice */
+    struct kvg_line *lines; /* baseline, floor, controls, strategies, oracles; each by falling
+                               bytes */
     size_t n_lines;
     size_t n_items; /* most items behind any line */
     double floor;   /* of KL, nats; NaN = not measured */
@@ -47,11 +51,14 @@ int kvg_grid_make(struct kvg_summary *s, const struct kvg_section *section,
 /* A grid as text for a terminal of 100 columns (print.c). */
 void kvg_grid_print(const struct kvg_grid *grid, struct kvg_str *out);
 
-/* What the marks before a label mean: 'B' baseline, 'F' floor, 'C' control, ' ' strategy. */
+/* The marks before a label: 'B' baseline, 'F' floor, 'C' control, 'O' oracle, ' ' strategy. */
 char kvg_role_mark(const char *role);
 
 /* "all workloads" for the slice over every one. */
 const char *kvg_workload_title(const char *workload);
+
+/* What a section's cells are, to follow the workload's title: "" for ordinary replays. */
+const char *kvg_question_title(const char *question);
 
 /* Cells of a run by status. */
 void kvg_cells_count(const struct kvg_run *run, size_t *ok, size_t *skipped, size_t *errors);
