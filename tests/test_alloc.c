@@ -2,6 +2,7 @@
  * sanitizers bring their own allocator; with them only the counting of the trap is skipped. */
 #include "gen_engine.h"
 #include "gen_files.h"
+#include "gen_nuq.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -133,8 +134,10 @@ static void test_no_allocation_in_a_step(void **state)
     struct kvg_model *m = gen_model(&c);
     size_t n;
     const struct kvg_strategy *const *all = kvg_strategies(&n);
-    char file[GEN_PATH_MAX], spec[GEN_PATH_MAX + 128];
+    char file[GEN_PATH_MAX], tables[GEN_PATH_MAX], spec[GEN_PATH_MAX + 128];
     assert_int_equal(gen_temp_file(file), 0);
+    assert_int_equal(gen_temp_file(tables), 0);
+    gen_nuq_file(tables, m);
     FILE *f = fopen(file, "w");
     assert_non_null(f);
     for (int i = 0; i < 4; i++)
@@ -152,11 +155,14 @@ static void test_no_allocation_in_a_step(void **state)
                      all[i]->kind == KVG_KIND_WRAP ? "snapkv:budget=50+" : "", all[i]->name,
                      kvg_opt_find(all[i]->opts, "budget") ? ":budget=50" : "",
                      kvg_opt_find(all[i]->opts, "file") ? ":file=" : "",
-                     kvg_opt_find(all[i]->opts, "file") ? file : "");
+                     !kvg_opt_find(all[i]->opts, "file")      ? ""
+                     : all[i]->kind == KVG_KIND_ENCODE ? tables
+                                                       : file);
             strncat(spec, with[e], sizeof spec - strlen(spec) - 1);
             run(&g, spec);
         }
     unlink(file);
+    unlink(tables);
     gen_engine_close(&g);
     kvg_model_close(m);
 }

@@ -3,6 +3,7 @@
  * Specs: what is refused and how, and resolved texts that say the same again. */
 #include "gen_engine.h"
 #include "gen_files.h"
+#include "gen_nuq.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -18,7 +19,7 @@ enum { W = 128, TURNS = 3, PROMPT = 50, REPLY = 8 };
 
 static struct kvg_model *model;
 static struct gen_engine eng;
-static char kept_file[GEN_PATH_MAX];
+static char kept_file[GEN_PATH_MAX], tables_file[GEN_PATH_MAX];
 static int32_t text[400];
 
 /* A set for `fixed`: positions 0, 3, 6, ... below 48 of every head. */
@@ -41,6 +42,8 @@ static int open_all(void **state)
     gen_engine_open(&eng, model, "auto", 1, 0);
     gen_tokens(text, 400, model->n_vocab, 21);
     write_kept();
+    assert_int_equal(gen_temp_file(tables_file), 0);
+    gen_nuq_file(tables_file, model);
     return 0;
 }
 
@@ -48,6 +51,7 @@ static int close_all(void **state)
 {
     (void)state;
     unlink(kept_file);
+    unlink(tables_file);
     gen_engine_close(&eng);
     kvg_model_close(model);
     return 0;
@@ -92,7 +96,7 @@ static int spec_of(char out[GEN_PATH_MAX + 128], const struct kvg_strategy *s, s
              : file ? ":file="
                     : "",
              binds  ? budget
-             : file ? kept_file
+             : file ? (s->kind == KVG_KIND_ENCODE ? tables_file : kept_file)
                     : "",
              scorers[scorer].opts, wraps ? "+" : "", wraps ? s->name : "", encoding);
     return 1;
@@ -333,6 +337,9 @@ static void test_bad_specs(void **state)
                {"scissorhands:window=7", "even"},
                {"r-kv:kernel=4", "odd"},
                {"r-kv:budget=8", "window"},
+               {"kvquant", "kvgauge calibrate"},
+               {"kvquant:file=/nowhere/x.nuq", "kvgauge calibrate"},
+               {"kvquant:bits=5", "bits"},
                {"ctx-shift:budget=4", "keep"},
                {"interval", "wraps"},
                {"h2o+protect:spans=system/glosary", "glosary"},

@@ -6,8 +6,9 @@
 #include <string.h>
 
 static const struct kvg_verb *const verbs[] = {
-    &kvg_verb_run,     &kvg_verb_ls,    &kvg_verb_explain, &kvg_verb_summary,    &kvg_verb_plot,
-    &kvg_verb_inspect, &kvg_verb_bench,  &kvg_verb_recall, &kvg_verb_doctor,  &kvg_verb_blas_probe,
+    &kvg_verb_run,       &kvg_verb_ls,      &kvg_verb_explain,    &kvg_verb_summary,
+    &kvg_verb_plot,      &kvg_verb_inspect, &kvg_verb_bench,      &kvg_verb_recall,
+    &kvg_verb_calibrate, &kvg_verb_doctor,  &kvg_verb_blas_probe,
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 

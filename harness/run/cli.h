@@ -40,7 +40,8 @@ struct kvg_verb {
 };
 
 extern const struct kvg_verb kvg_verb_run, kvg_verb_ls, kvg_verb_explain, kvg_verb_summary,
-    kvg_verb_plot, kvg_verb_inspect, kvg_verb_bench, kvg_verb_recall, kvg_verb_doctor, kvg_verb_blas_probe;
+    kvg_verb_plot, kvg_verb_inspect, kvg_verb_bench, kvg_verb_recall, kvg_verb_calibrate,
+    kvg_verb_doctor, kvg_verb_blas_probe;
 
 /* NULL when there is none. */
 const struct kvg_verb *kvg_cli_find(const char *name);
