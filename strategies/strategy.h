@@ -266,7 +266,8 @@ struct kvg_strategy {
     /* KEEP without score(): plans by itself; cannot be wrapped by what rescores. */
     void (*compress)(struct kvg_inst *in, const struct kvg_view *v, struct kvg_plan *plan);
     /* KEEP: tokens to feed in auxiliary pass `index` (0, 1, ...) on top of the cache, when a prompt
-     * has ended and compression is due; 0 = no more. Their attention is seen by observe() in phase
+     * has ended and compression is due; 0 = no more. At most cap fit in the context; more than cap
+     * says what would be needed, and is refused. Their attention is seen by observe() in phase
      * AUX, then their rows go again. Choosing (score or compress for every layer, then end_pass)
      * comes after the last of them. */
     size_t (*auxiliary)(struct kvg_inst *in, const struct kvg_text *text, size_t index,

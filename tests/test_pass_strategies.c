@@ -47,12 +47,223 @@ static void add_spy(struct gen_stream *st, const struct kvg_strategy *spy)
     w->obs[w->n_obs++] = (struct kvg_obs){.kind = KVG_OBS_SUM};
 }
 
+/* ---- attention by position, gathered from a stream fed token by token ---- */
+
+static struct {
+    int from;                              /* queries before this position do not count */
+    size_t n_rows;                         /* [layer 0] queries that count */
+    double sum[ROWS][CTX], max[ROWS][CTX]; /* over query heads and queries */
+} seen;
+
+static void gather(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
+{
+    (void)columns;
+    if (v->phase != KVG_PHASE_DECODE || (int)v->n_logical - 1 < seen.from)
+        return;
+    seen.n_rows += v->layer == 0;
+    for (size_t g = 0; g < KV * GROUP; g++) {
+        size_t r = v->layer * KV + g / GROUP;
+        const float *p = v->obs[in->first_obs] + g * v->obs_ld;
+        for (size_t j = 0; j < kvg_view_slots(v, g / GROUP); j++) {
+            seen.sum[r][j] += (double)p[j];
+            seen.max[r][j] = (double)p[j] > seen.max[r][j] ? (double)p[j] : seen.max[r][j];
+        }
+    }
+}
+static const struct kvg_strategy gatherer = {
+    .name = "gather", .kind = KVG_KIND_READ, .observe = gather};
+
+/* Attention that queries n.. of t pay to all before them, under a full cache. */
+static void see(const int32_t *t, size_t n, size_t n_all)
+{
+    struct gen_stream full;
+    memset(&seen, 0, sizeof seen);
+    seen.from = (int)n;
+    gen_stream_open(&full, &eng, "full", 1);
+    add_spy(&full, &gatherer);
+    gen_prompt(&eng, &full, t, n, rows);
+    gen_steps(&eng, &full, t + n, n_all - n, rows);
+    assert_int_equal(seen.n_rows, n_all - n);
+    gen_stream_close(&full);
+}
+
+/* The slots of some heads [r0, r1) are the `keep` best by score[row][position], up to rounding. */
+static void check_best(const struct gen_stream *st, const char *spec, size_t r0, size_t r1,
+                       size_t n, size_t keep, double score[ROWS][CTX])
+{
+    double worst_in = INFINITY, best_out = -INFINITY;
+    size_t total = 0;
+    for (size_t r = r0; r < r1; r++) {
+        int32_t pos[CTX];
+        size_t slots = st->s.store->heads[r].n_slots, k = 0;
+        kvg_store_positions(st->s.store, r / KV, r % KV, pos);
+        total += slots;
+        for (size_t j = 0; j < n; j++) {
+            int in = k < slots && pos[k] == (int32_t)j;
+            k += (size_t)in;
+            if (in)
+                worst_in = score[r][j] < worst_in ? score[r][j] : worst_in;
+            else
+                best_out = score[r][j] > best_out ? score[r][j] : best_out;
+        }
+        assert_int_equal(k, slots);
+    }
+    if (total != keep)
+        fail_msg("%s: %zu slots of heads %zu..%zu instead of %zu", spec, total, r0, r1, keep);
+    if (!(worst_in >= best_out - 1e-6))
+        fail_msg("%s: keeps a score of %g and drops %g", spec, worst_in, best_out);
+}
+
+/* ---- kvzip ---- */
+
+static size_t words(const char *s, int32_t *out)
+{
+    return eng.dims.encode(eng.dims.tokenizer, s, out, CTX);
+}
+
+/* What the model is asked to repeat, as the definition says; index of the chunk, its length. */
+static size_t repeat_tokens(const int32_t *t, size_t n, size_t chunk, size_t i, int32_t *out)
+{
+    size_t m = words(i ? "\n\nRepeat the part of the previous context exactly, starting with"
+                       : "\n\nRepeat the previous context exactly.",
+                     out);
+    for (size_t k = 0; i && k < 8; k++)
+        out[m++] = t[i * chunk - 8 + k];
+    m += words("\n", out + m);
+    for (size_t k = i * chunk; k < n && k < (i + 1) * chunk; k++)
+        out[m++] = t[k];
+    return m;
+}
+
+static void see_repeats(const int32_t *t, size_t n, size_t chunk, double score[ROWS][CTX])
+{
+    int32_t all[CTX];
+    memset(score, 0, sizeof(double[ROWS][CTX]));
+    memcpy(all, t, n * sizeof *all);
+    for (size_t i = 0; i * chunk < n; i++) {
+        size_t m = repeat_tokens(t, n, chunk, i, all + n);
+        see(all, n, n + m);
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t j = 0; j < n; j++)
+                score[r][j] = j < 4                          ? 2
+                              : seen.max[r][j] > score[r][j] ? seen.max[r][j]
+                                                             : score[r][j];
+    }
+}
+
+static void test_kvzip(void **state)
+{
+    (void)state;
+    enum { N = 60 };
+    static double score[2][ROWS][CTX];
+    static const struct {
+        const char *spec;
+        int chunked, layerwise;
+        size_t keep; /* of all heads, or of a layer's */
+    } cases[] = {{"kvzip:budget=50%", 0, 0, 120},
+                 {"kvzip:budget=30%", 0, 0, 72},
+                 {"kvzip:budget=20", 0, 0, 80},
+                 {"kvzip:budget=512B", 0, 0, 120},
+                 {"kvzip:budget=25%,chunk=25", 1, 0, 60},
+                 {"kvzip:budget=41%,layerwise=yes", 0, 1, 50},
+                 {"kvzip:budget=17,chunk=25,layerwise=yes", 1, 1, 34}};
+    see_repeats(text, N, N, score[0]);
+    see_repeats(text, N, 25, score[1]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gen_stream st;
+        size_t layers = cases[i].layerwise ? 1 : LAYERS;
+        gen_stream_open(&st, &eng, cases[i].spec, 1);
+        gen_prompt(&eng, &st, text, N, rows);
+        for (size_t l = 0; l < LAYERS; l += layers)
+            check_best(&st, cases[i].spec, l * KV, (l + layers) * KV, N, cases[i].keep,
+                       score[cases[i].chunked]);
+        assert_int_equal(st.s.n_tokens, N);
+        assert_int_equal(kvg_store_check(st.s.store, NULL), 0);
+        gen_stream_close(&st);
+    }
+}
+
 static size_t all_slots(const struct gen_stream *st)
 {
     size_t n = 0;
     for (size_t r = 0; r < ROWS; r++)
         n += st->s.store->heads[r].n_slots;
     return n;
+}
+
+/* A second turn counts from the whole text; every head keeps its first position in any case. */
+static void test_kvzip_turns(void **state)
+{
+    (void)state;
+    struct gen_stream st;
+    int32_t pos[CTX];
+    gen_stream_open(&st, &eng, "kvzip:budget=40%", 1);
+    gen_prompt(&eng, &st, text, 40, rows);
+    assert_int_equal(all_slots(&st), 4 * 40 - 96);
+    gen_steps(&eng, &st, text + 40, 7, rows);
+    assert_int_equal(all_slots(&st), 4 * 40 - 96 + 4 * 7);
+    gen_prompt(&eng, &st, text + 47, 30, rows);
+    assert_int_equal(all_slots(&st), 4 * 77 - 184);
+    gen_stream_close(&st);
+    gen_stream_open(&st, &eng, "kvzip:budget=1", 1);
+    gen_prompt(&eng, &st, text, 40, rows);
+    for (size_t r = 0; r < ROWS; r++) {
+        assert_int_equal(st.s.store->heads[r].n_slots, 1);
+        kvg_store_positions(st.s.store, r / KV, r % KV, pos);
+        assert_int_equal(pos[0], 0);
+    }
+    gen_stream_close(&st);
+}
+
+/* A model without words cannot be asked, and a full context has no room to ask in. */
+static void test_kvzip_refuses(void **state)
+{
+    (void)state;
+    struct kvg_arena a;
+    struct kvg_pipeline p;
+    struct kvg_err err;
+    struct kvg_dims dims = eng.dims;
+    struct gen_stream st;
+    dims.encode = NULL;
+    kvg_arena_init(&a);
+    assert_int_equal(kvg_pipeline_open(&p, "kvzip", &dims, &a, &err), KVG_EUSAGE);
+    assert_non_null(strstr(err.msg, "tokenizer"));
+    kvg_arena_release(&a);
+    gen_stream_open(&st, &eng, "kvzip:budget=50%", 1);
+    struct kvg_stream *s = &st.s;
+    assert_int_equal(kvg_engine_prompt(eng.e, &s, 1, text, 220, 1, NULL, 0, NULL, &err),
+                     KVG_ELIMIT);
+    gen_stream_close(&st);
+}
+
+/* ---- oracle ---- */
+
+static void test_oracle(void **state)
+{
+    (void)state;
+    enum { N = 50, FUTURE = 40 };
+    static const struct {
+        const char *spec;
+        size_t horizon, keep;
+    } cases[] = {{"oracle:budget=12", FUTURE, 12},
+                 {"oracle:budget=50%", FUTURE, 25},
+                 {"oracle:budget=20,horizon=7", 7, 20}};
+    struct gen_stream st;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        see(text, N, N + cases[i].horizon);
+        gen_stream_open(&st, &eng, cases[i].spec, 1);
+        st.s.text.future = text + N;
+        st.s.text.n_future = FUTURE;
+        gen_prompt(&eng, &st, text, N, rows);
+        for (size_t r = 0; r < ROWS; r++)
+            check_best(&st, cases[i].spec, r, r + 1, N, cases[i].keep, seen.sum);
+        assert_int_equal(st.pipe.role, KVG_ROLE_ORACLE);
+        gen_stream_close(&st);
+    }
+    gen_stream_open(&st, &eng, "oracle:budget=12", 1);
+    gen_prompt(&eng, &st, text, N, rows);
+    assert_int_equal(all_slots(&st), ROWS * N);
+    gen_stream_close(&st);
 }
 
 /* ---- window-recompute ---- */
@@ -215,8 +426,9 @@ static void test_merge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_window_recompute),
-        /*cmocka_unit_test(test_kvzip),*/ cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_window_recompute), cmocka_unit_test(test_kvzip),
+        cmocka_unit_test(test_kvzip_turns),      cmocka_unit_test(test_kvzip_refuses),
+        cmocka_unit_test(test_oracle),           cmocka_unit_test(test_merge),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

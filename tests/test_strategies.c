@@ -119,6 +119,19 @@ static void check_store(const struct gen_stream *st, const char *spec)
     }
 }
 
+/* A strategy that chooses over all layers and heads is bound by their sum. */
+static void check_sum(const struct gen_stream *st, const char *spec, const struct kvg_budget *b,
+                      int exactly)
+{
+    size_t heads = eng.dims.n_layers * eng.dims.n_kv_heads, all = heads * st->s.n_tokens, n = 0;
+    double share = kvg_budget_exact(b, st->s.n_tokens, &st->pipe.keep->dims) * (double)heads;
+    size_t most = (size_t)ceil(share - 1e-6);
+    for (size_t h = 0; h < heads; h++)
+        n += st->s.store->heads[h].n_slots;
+    if (n > most || (exactly && n < most && n < all))
+        fail_msg("%s: %zu slots of %zu in all heads, the budget is %zu", spec, n, all, most);
+}
+
 /* Layers are given the budget, or everything, or different budgets whose mean it is (each rounded
  * to a whole slot). */
 static void check_layers(const struct gen_stream *st, const char *spec, const struct kvg_budget *b)
@@ -144,13 +157,17 @@ static void check_budget(const struct gen_stream *st, const char *spec, const ch
                          int exactly)
 {
     struct kvg_budget b;
-    if (!budget)
+    if (!budget || !st->pipe.keep) /* what only reads drops nothing */
         return;
     assert_int_equal(kvg_budget_parse(budget, &b), 0);
-    check_layers(st, spec, &b);
     size_t heads = eng.dims.n_kv_heads, all = st->s.n_tokens, shared = 0;
     exactly &= st->pipe.keep->schedule.kind != KVG_SCHED_EVERY;
     exactly &= !(st->pipe.encode && st->pipe.encode->whole_groups);
+    if (st->pipe.keep->s->end_pass) {
+        check_sum(st, spec, &b, exactly);
+        return;
+    }
+    check_layers(st, spec, &b);
     for (size_t i = 0; i < st->pipe.n_wraps; i++)
         shared |= st->pipe.wrap[i]->s->rescore != NULL;
     for (size_t l = 0; l < eng.dims.n_layers; l++) {

@@ -95,7 +95,7 @@ static int feed_auxiliary(struct kvg_engine *e, struct kvg_stream *s, struct kvg
     struct kvg_times before = e->times;
     int rc = 0;
     for (size_t i = 0; !rc; i++) {
-        size_t n = in->s->auxiliary(in, &s->text, i, e->feed, e->cfg.max_tokens);
+        size_t n = in->s->auxiliary(in, &s->text, i, e->feed, e->cfg.max_tokens - s->n_tokens);
         if (n == 0)
             break;
         if (s->n_tokens + n > e->cfg.max_tokens)

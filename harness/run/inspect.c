@@ -235,8 +235,11 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
     int rc = kvg_pipeline_open(&x->pipe, in->spec, &dims, &x->arena, err);
     if (rc)
         return rc;
-    const struct kvg_engine_cfg cfg = {
-        .model = m, .kernels = in->kernels, .pool = in->pool, .max_tokens = n, .max_streams = 2};
+    const struct kvg_engine_cfg cfg = {.model = m,
+                                       .kernels = in->kernels,
+                                       .pool = in->pool,
+                                       .max_tokens = kvg_stream_room(&x->pipe, n),
+                                       .max_streams = 2};
     rc = kvg_engine_open(&x->engine, &cfg, err);
     if (!rc)
         rc = kvg_stream_open(&x->stream, x->engine, &x->pipe, err);

@@ -27,6 +27,17 @@ static size_t longest(const struct kvg_runplan *plan)
     return most < plan->model->n_ctx ? most : plan->model->n_ctx;
 }
 
+/* What the engine must hold for it: some strategies feed more than the conversation. */
+static size_t engine_room(const struct kvg_runplan *plan, size_t n_tokens)
+{
+    size_t most = n_tokens;
+    for (size_t i = 0; i < plan->n_strategies; i++) {
+        size_t n = kvg_stream_room(&plan->strategies[i].pipe, n_tokens);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 static size_t longest_reply(const struct kvg_runplan *plan)
 {
     size_t most = plan->suite->free_tokens + 1;
@@ -71,7 +82,7 @@ int kvg_rig_open(struct kvg_rig *rig, struct kvg_runplan *plan, const struct kvg
     struct kvg_engine_cfg cfg = {.model = plan->model,
                                  .kernels = opt->kernels,
                                  .pool = opt->pool,
-                                 .max_tokens = rig->max_tokens,
+                                 .max_tokens = engine_room(plan, rig->max_tokens),
                                  .max_streams = rig->max_streams};
     return rc ? rc : kvg_engine_open(&rig->engine, &cfg, err);
 }
