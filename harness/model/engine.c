@@ -66,8 +66,8 @@ static int alloc_all(struct kvg_engine *e)
 int kvg_engine_open(struct kvg_engine **out, const struct kvg_engine_cfg *cfg, struct kvg_err *err)
 {
     *out = NULL;
-    if (cfg->max_streams < 1 || cfg->max_streams > KVG_STREAMS_MAX ||
-        cfg->max_tokens < 1 || cfg->max_tokens > cfg->model->n_ctx)
+    if (cfg->max_streams < 1 || cfg->max_streams > KVG_STREAMS_MAX || cfg->max_tokens < 1 ||
+        cfg->max_tokens > cfg->model->n_ctx)
         return KVG_FAIL(err, KVG_EUSAGE,
                         "an engine takes 1 to %d streams and 1 to %zu tokens (the model's context)",
                         KVG_STREAMS_MAX, cfg->model->n_ctx);
@@ -90,10 +90,11 @@ void kvg_engine_close(struct kvg_engine *e)
 {
     if (!e)
         return;
-    float *all[] = {e->x,         e->xn,         e->q,         e->qr,     e->k,       e->kr,
-                    e->v,         e->att,        e->gate,      e->up,     e->wtile,   e->scores,
-                    e->tiles,     e->row_scores, e->partial,   e->scratch, e->scratch2,
-                    e->stat_sums, e->stat_parts, e->row_stats, e->view_q, e->layer_scores};
+    float *all[] = {e->x,       e->xn,          e->q,         e->qr,         e->k,
+                    e->kr,      e->v,           e->att,       e->gate,       e->up,
+                    e->wtile,   e->scores,      e->tiles,     e->row_scores, e->partial,
+                    e->scratch, e->scratch2,    e->stat_sums, e->stat_parts, e->row_stats,
+                    e->view_q,  e->layer_scores};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     free(e->observe_ns);

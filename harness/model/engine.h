@@ -48,11 +48,11 @@ struct kvg_stream {
     struct kvg_pipeline *pipe;
     struct kvg_store *store;
     struct kvg_plan plan;
-    int32_t *tokens;  /* [max_tokens] everything fed so far */
+    int32_t *tokens;      /* [max_tokens] everything fed so far */
     struct kvg_text text; /* spans, question and future are the caller's, set between calls */
-    size_t n_tokens;  /* logical length */
+    size_t n_tokens;      /* logical length */
     size_t turn, n_decode_steps;
-    int bare;         /* 1: no strategy calls at all (to measure the harness's own cost) */
+    int bare; /* 1: no strategy calls at all (to measure the harness's own cost) */
     struct kvg_rng rng;
     uint64_t seed;
     struct kvg_held *held; /* past queries and their moments; NULL = nobody asked */
@@ -76,8 +76,9 @@ int kvg_stream_truncate(struct kvg_engine *e, struct kvg_stream *s, size_t n_tok
 void kvg_stream_cut(struct kvg_stream *s, size_t n_tokens);
 
 /* Feeds a prompt of n tokens to all streams (every stream gets the same tokens). hidden, if not
- * NULL, is [n_streams][n_want][n_embd]: final normalised rows of the prompt's tokens want[0..n_want)
- * (ascending indices into tokens). last_in_turn = 1 lets scheduled compression run at its end. */
+ * NULL, is [n_streams][n_want][n_embd]: final normalised rows of the prompt's tokens
+ * want[0..n_want) (ascending indices into tokens). last_in_turn = 1 lets scheduled compression run
+ * at its end. */
 int kvg_engine_prompt(struct kvg_engine *e, struct kvg_stream **streams, size_t n_streams,
                       const int32_t *tokens, size_t n, int last_in_turn, const uint32_t *want,
                       size_t n_want, float *hidden, struct kvg_err *err);

@@ -191,8 +191,8 @@ static void bill_walk(const struct kvg_walk *w)
         st->count.n_rotated += w->n;
 }
 
-void kvg_attend_bill(const struct kvg_engine *e, const struct kvg_stream *s, size_t layer,
-                     size_t n, size_t tile)
+void kvg_attend_bill(const struct kvg_engine *e, const struct kvg_stream *s, size_t layer, size_t n,
+                     size_t tile)
 {
     struct attend a = {.s = s, .layer = layer, .n = n};
     struct kvg_store *st = s->store;

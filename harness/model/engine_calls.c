@@ -28,8 +28,8 @@ static const float *view_query(struct kvg_engine *e, const struct kvg_stream *s,
     return e->view_q;
 }
 
-static struct kvg_view view_of(struct kvg_engine *e, const struct kvg_pass *p,
-                               struct kvg_stream *s, size_t layer, size_t row)
+static struct kvg_view view_of(struct kvg_engine *e, const struct kvg_pass *p, struct kvg_stream *s,
+                               size_t layer, size_t row)
 {
     const struct kvg_model *m = e->cfg.model;
     const struct kvg_mat *o = &m->layers[layer].o;

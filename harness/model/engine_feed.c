@@ -20,9 +20,8 @@ static int check_room(const struct kvg_engine *e, const struct kvg_stream *s, si
     if (n == 0)
         return KVG_FAIL(err, KVG_EUSAGE, "a prompt needs at least one token");
     if (s->n_tokens + n > e->cfg.max_tokens)
-        return KVG_FAIL(err, KVG_ELIMIT,
-                        "context full: %zu tokens and %zu more do not fit in %zu", s->n_tokens, n,
-                        e->cfg.max_tokens);
+        return KVG_FAIL(err, KVG_ELIMIT, "context full: %zu tokens and %zu more do not fit in %zu",
+                        s->n_tokens, n, e->cfg.max_tokens);
     return 0;
 }
 
@@ -36,7 +35,8 @@ static int check_tokens(const struct kvg_engine *e, const int32_t *tokens, size_
     return 0;
 }
 
-/* Every stream's text holds the new tokens while they go through; on failure they are gone again. */
+/* Every stream's text holds the new tokens while they go through; on failure they are gone again.
+ */
 static int run_pass(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *err)
 {
     int decode = p->phase == KVG_PHASE_DECODE;
@@ -103,11 +103,8 @@ static int feed_auxiliary(struct kvg_engine *e, struct kvg_stream *s, struct kvg
                             "strategy '%s': an auxiliary pass of %zu tokens on top of %zu does not "
                             "fit in %zu; use a shorter prompt",
                             in->s->name, n, s->n_tokens, e->cfg.max_tokens);
-        struct kvg_pass p = {.streams = &s,
-                             .n_streams = 1,
-                             .tokens = e->feed,
-                             .n = n,
-                             .phase = KVG_PHASE_AUX};
+        struct kvg_pass p = {
+            .streams = &s, .n_streams = 1, .tokens = e->feed, .n = n, .phase = KVG_PHASE_AUX};
         rc = check_tokens(e, e->feed, n, err);
         if (!rc)
             rc = kvg_pass_run(e, &p, err);
@@ -202,8 +199,7 @@ int kvg_engine_prompt(struct kvg_engine *e, struct kvg_stream **streams, size_t 
             first = n_shared++ ? first : i;
     }
     if (!rc && n_shared > 1)
-        rc = prompt_pass(e, shared, n_shared, tokens, n, last_in_turn, want, n_want,
-                         NULL, err);
+        rc = prompt_pass(e, shared, n_shared, tokens, n, last_in_turn, want, n_want, NULL, err);
     if (!rc && n_shared > 1 && hidden) {
         const struct kvg_model *m = e->cfg.model;
         for (size_t i = 0; i < n_want; i++)
@@ -239,8 +235,8 @@ int kvg_engine_step(struct kvg_engine *e, struct kvg_stream **streams, size_t n_
     for (size_t i = 0; i < n_streams && !rc; i++) {
         size_t again = fed_again(streams[i], 1);
         if (again != KVG_RECOMPUTE_NOTHING) {
-            rc = feed_again(e, streams[i], again, &tokens[i], 1, 0, first_row, 1,
-                            hidden + i * w, err);
+            rc = feed_again(e, streams[i], again, &tokens[i], 1, 0, first_row, 1, hidden + i * w,
+                            err);
             streams[i]->n_decode_steps++;
             continue;
         }

@@ -8,16 +8,17 @@
 
 struct kvg_held {
     size_t n_layers, n_heads, d, group;
-    size_t cap;   /* queries held per layer */
-    size_t from;  /* queries of positions from here on are held, the last `cap` of them */
-    float *ring;  /* [n_layers, cap, n_heads, d]; position p lies at p % cap */
+    size_t cap;  /* queries held per layer */
+    size_t from; /* queries of positions from here on are held, the last `cap` of them */
+    float *ring; /* [n_layers, cap, n_heads, d]; position p lies at p % cap */
     size_t skip, counted_from;
-    double *sum;   /* [n_layers, n_heads, d]; NULL = no moments wanted */
-    double *cross; /* [n_layers, n_heads, d, d], lower triangle */
+    double *sum;                 /* [n_layers, n_heads, d]; NULL = no moments wanted */
+    double *cross;               /* [n_layers, n_heads, d, d], lower triangle */
     float *queries, *mean, *cov; /* what a view shows of one layer */
 };
 
-/* Queries a pipeline needs: those it asks for, and those that steps due to compress look back at. */
+/* Queries a pipeline needs: those it asks for, and those that steps due to compress look back at.
+ */
 static size_t ring_size(const struct kvg_pipeline *p)
 {
     size_t n = p->needs.queries;
@@ -189,8 +190,7 @@ void kvg_held_push(struct kvg_engine *e, struct kvg_stream *s, size_t layer, con
     if (!h->sum || pos0 + n <= h->counted_from)
         return;
     size_t skipped = pos0 < h->counted_from ? h->counted_from - pos0 : 0;
-    struct moments_job j = {
-        .h = h, .q = q + skipped * row, .layer = layer, .n = n - skipped};
+    struct moments_job j = {.h = h, .q = q + skipped * row, .layer = layer, .n = n - skipped};
     kvg_pool_run(e->cfg.pool, h->n_heads, moments_part, &j);
 }
 
@@ -216,15 +216,13 @@ void kvg_held_load(const struct kvg_engine *e, const struct kvg_stream *s, size_
         size_t n_slots = kvg_store_head(s->store, layer, head)->n_slots;
         at = n_slots + i > n ? n_slots + i - n : 0;
     }
-    memcpy(out,
-           h->ring + ((layer * h->cap + pos % h->cap) * h->n_heads + head * h->group) * h->d,
+    memcpy(out, h->ring + ((layer * h->cap + pos % h->cap) * h->n_heads + head * h->group) * h->d,
            h->group * h->d * sizeof *out);
     for (size_t g = 0; g < h->group; g++)
         e->kern->rope(out + g * h->d, m->rope_cos + at * half, m->rope_sin + at * half, h->d);
 }
 
-static void show_queries(const struct kvg_engine *e, const struct kvg_stream *s,
-                         struct kvg_view *v)
+static void show_queries(const struct kvg_engine *e, const struct kvg_stream *s, struct kvg_view *v)
 {
     const struct kvg_held *h = s->held;
     v->n_queries = kvg_held_queries(s, v->n_logical, s->pipe->needs.queries);

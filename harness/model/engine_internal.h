@@ -15,13 +15,13 @@
 #include "model/engine.h"
 
 enum {
-    KVG_CHUNK_ROWS = 1024,  /* rows of a prompt that go through a layer together */
-    KVG_ROW_MODE_MAX = 16,  /* up to so many rows products run row by row */
-    KVG_GEMM_TILE = 144,    /* rows of weights decoded at a time */
-    KVG_QUERY_TILE = 32,    /* queries of one attention tile */
-    KVG_ATTEND_PARTS = 4,   /* fixed split of query tiles, so that sums do not depend on threads */
-    KVG_SUM_SLOTS = 256,    /* slots whose values are summed before they join the rest */
-    KVG_STATS_MAX = 8       /* different statistics of attention in one pass */
+    KVG_CHUNK_ROWS = 1024, /* rows of a prompt that go through a layer together */
+    KVG_ROW_MODE_MAX = 16, /* up to so many rows products run row by row */
+    KVG_GEMM_TILE = 144,   /* rows of weights decoded at a time */
+    KVG_QUERY_TILE = 32,   /* queries of one attention tile */
+    KVG_ATTEND_PARTS = 4,  /* fixed split of query tiles, so that sums do not depend on threads */
+    KVG_SUM_SLOTS = 256,   /* slots whose values are summed before they join the rest */
+    KVG_STATS_MAX = 8      /* different statistics of attention in one pass */
 };
 
 /* A statistic of attention: the rows of a pass from `first` on. */
@@ -41,14 +41,14 @@ struct kvg_engine {
     const struct kvg_kernels *kern;
     int row_ordered, timed;
     struct kvg_times times;
-    size_t rows_max;      /* rows of the activation buffers below */
-    float *x;             /* [max(max_tokens, max_streams), n_embd] residual stream */
-    float *xn;            /* [rows_max, n_embd] */
-    float *q, *qr;        /* [rows_max, n_heads*d] queries, before and after rotation */
-    float *k, *kr, *v;    /* [rows_max, n_kv*d] */
-    float *att;           /* [rows_max, n_heads*d] */
-    float *gate, *up;     /* [rows_max, n_ff] */
-    float *wtile;         /* [threads, KVG_GEMM_TILE, max cols] decoded weights */
+    size_t rows_max;   /* rows of the activation buffers below */
+    float *x;          /* [max(max_tokens, max_streams), n_embd] residual stream */
+    float *xn;         /* [rows_max, n_embd] */
+    float *q, *qr;     /* [rows_max, n_heads*d] queries, before and after rotation */
+    float *k, *kr, *v; /* [rows_max, n_kv*d] */
+    float *att;        /* [rows_max, n_heads*d] */
+    float *gate, *up;  /* [rows_max, n_ff] */
+    float *wtile;      /* [threads, KVG_GEMM_TILE, max cols] decoded weights */
     size_t wtile_floats;
     float *scores;        /* [threads, group*KVG_QUERY_TILE, max_tokens] or [streams, heads, ..] */
     size_t scores_floats; /* per thread */
@@ -59,17 +59,17 @@ struct kvg_engine {
     /* Statistics of the pass by column: stat_sums[i] is [n_heads, max_tokens] of stats[i]. */
     struct kvg_stat stats[KVG_STATS_MAX];
     size_t n_stats;
-    float *stat_sums;     /* [KVG_STATS_MAX, n_heads, max_tokens] */
-    float *stat_parts;    /* [KVG_ATTEND_PARTS, KVG_STATS_MAX, n_heads, max_tokens] */
-    float *row_stats;     /* [KVG_OBS_N, n_heads, max_tokens] of one decode step's row */
-    struct kvg_named *named; /* [max_streams, n_kv_heads] of the layer at hand */
-    uint32_t *named_slots;   /* [max_streams, n_kv_heads, max_tokens] */
-    float *view_q;        /* [n_heads, d] a step's query as strategies see it */
-    uint64_t *observe_ns; /* [threads * 8], spaced against false sharing */
+    float *stat_sums;          /* [KVG_STATS_MAX, n_heads, max_tokens] */
+    float *stat_parts;         /* [KVG_ATTEND_PARTS, KVG_STATS_MAX, n_heads, max_tokens] */
+    float *row_stats;          /* [KVG_OBS_N, n_heads, max_tokens] of one decode step's row */
+    struct kvg_named *named;   /* [max_streams, n_kv_heads] of the layer at hand */
+    uint32_t *named_slots;     /* [max_streams, n_kv_heads, max_tokens] */
+    float *view_q;             /* [n_heads, d] a step's query as strategies see it */
+    uint64_t *observe_ns;      /* [threads * 8], spaced against false sharing */
     float *scratch, *scratch2; /* for strategies */
     float *layer_scores;       /* [n_kv_heads, max_tokens] of slots, for choosing */
-    int32_t *feed;        /* [max_tokens] tokens of a recomputation */
-    uint32_t *want;       /* [max_tokens] rows wanted of a recomputation or a chunk */
+    int32_t *feed;             /* [max_tokens] tokens of a recomputation */
+    uint32_t *want;            /* [max_tokens] rows wanted of a recomputation or a chunk */
     size_t scratch_bytes;
 };
 
@@ -80,14 +80,14 @@ struct kvg_pass {
     const int32_t *tokens; /* PROMPT: [n]; DECODE: [n_streams] */
     size_t n;              /* rows per stream: prompt length, or 1 */
     enum kvg_phase phase;
-    int compress;          /* the schedule is due at the end of this pass */
-    int postponed;         /* 1: nothing is chosen or sealed behind attention: that comes later */
-    int fed;               /* 1: the rows have been through, the streams' lengths count them */
+    int compress;  /* the schedule is due at the end of this pass */
+    int postponed; /* 1: nothing is chosen or sealed behind attention: that comes later */
+    int fed;       /* 1: the rows have been through, the streams' lengths count them */
     const uint32_t *want;
     size_t n_want;
     float *hidden;
     int row_mode;
-    int observe;           /* statistics of attention are computed in this pass */
+    int observe; /* statistics of attention are computed in this pass */
 };
 
 /* A prompt of one stream, maybe in chunks that are compressed one after the other. */

@@ -121,7 +121,8 @@ void kvg_observe_finish(struct kvg_engine *e, size_t n)
 
 /* ---- steps ---- */
 
-/* A step that read named slots only: its rows are spread over all slots, 0 where nothing was read. */
+/* A step that read named slots only: its rows are spread over all slots, 0 where nothing was read.
+ */
 static void spread_row(const struct kvg_named *named, size_t n_slots, float *row)
 {
     size_t i = named->n;

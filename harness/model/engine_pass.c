@@ -143,8 +143,8 @@ int kvg_pass_run(struct kvg_engine *e, struct kvg_pass *p, struct kvg_err *err)
     size_t n_rows = p->phase == KVG_PHASE_DECODE ? p->n_streams : p->n;
     int rc = 0;
     if (kvg_observe_collect(e, p) > KVG_STATS_MAX)
-        return KVG_FAIL(err, KVG_ELIMIT,
-                        "more than %d different observations run side by side", KVG_STATS_MAX);
+        return KVG_FAIL(err, KVG_ELIMIT, "more than %d different observations run side by side",
+                        KVG_STATS_MAX);
     p->row_mode = e->row_ordered || n_rows <= KVG_ROW_MODE_MAX || p->phase == KVG_PHASE_DECODE;
 #ifndef KVG_BLAS
     p->row_mode = 1;

@@ -1,4 +1,5 @@
-/* Owns streams: opening, emptying, copying, taking back. What is fed to them is in engine_feed.c. */
+/* Owns streams: opening, emptying, copying, taking back. What is fed to them is in engine_feed.c.
+ */
 #include "model/engine_internal.h"
 
 #include <stdlib.h>
@@ -46,8 +47,8 @@ int kvg_stream_open(struct kvg_stream *s, struct kvg_engine *e, struct kvg_pipel
     struct kvg_store_cfg c = kvg_stream_store_cfg(m, e->cfg.kernels, pipe, e->cfg.max_tokens);
     size_t heads = m->n_layers * m->n_kv_heads;
     s->tokens = calloc(e->cfg.max_tokens + 1, sizeof *s->tokens);
-    int rc = s->tokens ? kvg_store_open(&s->store, &c, err)
-                       : KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    int rc =
+        s->tokens ? kvg_store_open(&s->store, &c, err) : KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     if (!rc)
         /* a layer may spread every slot that goes, one operation each */
         rc = kvg_plan_init(&s->plan, heads * 4 + 16 + m->n_kv_heads * e->cfg.max_tokens,

@@ -26,8 +26,8 @@ struct kvg_walk kvg_walk_of(const struct kvg_engine *e, const struct kvg_stream 
                              .n = kvg_store_head(s->store, layer, head)->n_slots};
 }
 
-/* From the walk's i-th slot on, how many follow one another in one segment, at most to `to`; *row is
- * the first one's row in the segment the cursor then stands on. */
+/* From the walk's i-th slot on, how many follow one another in one segment, at most to `to`; *row
+ * is the first one's row in the segment the cursor then stands on. */
 static size_t next_run(const struct kvg_walk *w, const struct kvg_list *l, struct cursor *c,
                        size_t i, size_t to, size_t *row)
 {

@@ -28,6 +28,7 @@ struct bench {
     struct kvg_engine *engine;
     struct kvg_bench_arm *arms; /* [n_specs] */
     size_t n_threads, max_tokens;
+    size_t room; /* tokens the engine holds */
     size_t *depths; /* ascending */
     int32_t *text;  /* [max_tokens] pseudo-random tokens, the same for all */
     float *hidden, *logits;
@@ -101,8 +102,12 @@ static int check_specs(struct bench *b, struct kvg_err *err)
 {
     struct kvg_pipeline pipe;
     int rc = KVG_OK;
-    for (size_t i = 0; i < b->cfg->n_specs && !rc; i++)
+    b->room = b->max_tokens;
+    for (size_t i = 0; i < b->cfg->n_specs && !rc; i++) {
         rc = kvg_pipeline_open(&pipe, b->cfg->specs[i], &b->dims, &b->arena, err);
+        size_t n = rc ? 0 : kvg_stream_room(&pipe, b->max_tokens);
+        b->room = n > b->room ? n : b->room;
+    }
     return rc;
 }
 
@@ -279,7 +284,7 @@ static int open_threads(struct bench *b, size_t n_threads, struct kvg_err *err)
     struct kvg_engine_cfg cfg = {.model = c->model,
                                  .kernels = c->kernels,
                                  .pool = b->pool,
-                                 .max_tokens = b->max_tokens,
+                                 .max_tokens = b->room,
                                  .max_streams = 1};
     if (!rc)
         rc = kvg_engine_open(&b->engine, &cfg, err);

@@ -8,12 +8,8 @@
 struct kvg_bench_arm {
     const char *spec;
     struct kvg_arena arena;
-    struct kvg_pipeline pipe, saved_pipe; /* the second one keeps the state of the copy */
-    struct kvg_stream stream;
-    struct kvg_store *saved; /* NULL = the empty conversation */
-    size_t depth, turn, n_decode_steps;
-    struct kvg_rng rng;
-    int is_open;
+    struct kvg_pipeline pipe, saved_pipe; /* of the stream and of the copy */
+    struct kvg_stream stream, saved;
 };
 
 int kvg_bench_arm_open(struct kvg_bench_arm *a, const char *spec, const struct kvg_dims *dims,
