@@ -6,9 +6,11 @@
  * With z = k.R mu / sqrt(d) + k R S R' k / (2d): the key is turned back by R instead of turning mu
  * and S, which serves every query head and needs no room.
  *
- * Later turns: the statistics are those of all queries so far, the reply's too; with rotation by
- * slot the positions to come are the slots behind the last one. Positions behind the end of the
- * model's context never come and do not count. */
+ * Later turns: the statistics are those of the turn's own prompt, as where a prompt is all there is;
+ * queries=all goes on with those of all queries so far, the reply's too, which have to be held (32 kB
+ * a query head of 64 channels, and the time of every step). With rotation by slot the positions to
+ * come are the slots behind the last one. Positions behind the end of the model's context never
+ * come and do not count. */
 #include "strategies/strategy.h"
 
 #include "kernel/kernel.h"
@@ -20,7 +22,7 @@ enum { ROWS = 8, TILE = 32, HALF_MAX = 256 };
 struct opt {
     struct kvg_budget budget;
     int64_t sinks, future;
-    int covariance, values;
+    int covariance, values, queries;
     double epsilon;
 };
 
@@ -38,6 +40,7 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
                         "of 32 up to %d",
                         in->dims.d_head, 2 * HALF_MAX);
     in->needs.moments = 1;
+    in->needs.across = o->queries;
     in->needs.moments_skip = (size_t)o->sinks;
     return 0;
 }
@@ -145,6 +148,12 @@ static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, fl
 }
 
 static const struct kvg_opt opts[] = {
+    {.name = "queries",
+     .type = KVG_OPT_CHOICE,
+     .offset = offsetof(struct opt, queries),
+     .def = "turn",
+     .choices = "turn|all",
+     .help = "whose statistics: the turn's prompt, or all queries so far"},
     {.name = "budget",
      .type = KVG_OPT_BUDGET,
      .offset = offsetof(struct opt, budget),

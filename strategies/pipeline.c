@@ -266,6 +266,7 @@ static int merge_needs(struct kvg_pipeline *p, struct kvg_err *err)
             all->moments = 1;
             all->moments_skip = w->moments_skip;
         }
+        all->across |= w->across;
         all->queries = w->queries > all->queries ? w->queries : all->queries;
         all->raw_keys |= w->raw_keys;
         all->spans |= w->spans;

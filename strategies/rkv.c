@@ -32,6 +32,7 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
                         "of %lld; raise 'budget' or lower 'window'",
                         o->budget.value, (long long)o->window);
     in->needs.queries = (size_t)o->window;
+    in->needs.across = 1;
     return 0;
 }
 

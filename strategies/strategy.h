@@ -133,6 +133,8 @@ struct kvg_needs {
     size_t queries;      /* view.queries: the last so many */
     int moments;         /* view.q_mean, view.q_cov */
     size_t moments_skip; /* first positions that do not count there */
+    int across;          /* queries and moments of earlier passes count too, and are held (and
+                            billed) between them; 0 = those of the present pass only */
     int raw_keys;        /* K stored before rotation */
     int spans, question, future; /* parts of kvg_text without which it makes no sense */
     size_t block_slots;  /* SHARE: slots of a block of exact rows; 0 = 64 */

@@ -8,20 +8,21 @@
 
 struct kvg_held {
     size_t n_layers, n_heads, d, group;
-    size_t cap;  /* queries held per layer */
-    size_t from; /* queries of positions from here on are held, the last `cap` of them */
-    float *ring; /* [n_layers, cap, n_heads, d]; position p lies at p % cap */
+    size_t cap;   /* queries held per layer */
+    int across;   /* what is shown goes back beyond the present pass */
+    size_t from;  /* queries of positions from here on are held, the last `cap` of them */
+    float *ring;  /* [n_layers, cap, n_heads, d]; position p lies at p % cap */
     size_t skip, counted_from;
     double *sum;                 /* [n_layers, n_heads, d]; NULL = no moments wanted */
     double *cross;               /* [n_layers, n_heads, d, d], lower triangle */
     float *queries, *mean, *cov; /* what a view shows of one layer */
 };
 
-/* Queries a pipeline needs: those it asks for, and those that steps due to compress look back at.
- */
-static size_t ring_size(const struct kvg_pipeline *p)
+/* Queries that have to be there in a later pass: those asked for across passes, and those that
+ * steps due to compress look back at. */
+static size_t held_size(const struct kvg_pipeline *p)
 {
-    size_t n = p->needs.queries;
+    size_t n = p->needs.across ? p->needs.queries : 0;
     const struct kvg_inst *in = p->keep;
     if (!in || in->schedule.kind != KVG_SCHED_EVERY)
         return n;
@@ -32,13 +33,19 @@ static size_t ring_size(const struct kvg_pipeline *p)
     return n;
 }
 
+static size_t ring_size(const struct kvg_pipeline *p)
+{
+    size_t n = held_size(p);
+    return p->needs.queries > n ? p->needs.queries : n;
+}
+
 size_t kvg_stream_held_bytes(const struct kvg_model *m, const struct kvg_pipeline *p)
 {
     size_t bytes = 0, rows = m->n_layers * m->n_heads * m->d_head;
     for (size_t i = 0; i < p->n; i++)
         bytes += p->inst[i].s->state_bytes;
-    bytes += ring_size(p) * rows * sizeof(float);
-    if (p->needs.moments)
+    bytes += held_size(p) * rows * sizeof(float);
+    if (p->needs.moments && p->needs.across)
         bytes += rows * (1 + m->d_head) * sizeof(double);
     return bytes;
 }
@@ -74,6 +81,7 @@ int kvg_held_open(struct kvg_stream *s, const struct kvg_engine *e, struct kvg_e
                            .d = m->d_head,
                            .group = kvg_engine_group(e),
                            .cap = cap,
+                           .across = w->across,
                            .skip = w->moments_skip};
     return alloc_parts(h, w) ? KVG_FAIL(err, KVG_ENOMEM, "out of memory for %zu past queries", cap)
                              : 0;
@@ -141,7 +149,7 @@ int kvg_held_cut(struct kvg_stream *s, size_t n_tokens)
     struct kvg_held *h = s->held;
     if (!h)
         return 1;
-    if (h->sum && n_tokens > 0)
+    if (h->sum && h->across && n_tokens > 0)
         return 0; /* a sum does not tell what went into it last */
     if (s->n_tokens > h->from + h->cap)
         h->from = s->n_tokens - h->cap;
@@ -177,8 +185,19 @@ static void moments_part(void *arg, size_t head, int thread)
     }
 }
 
+/* Without a past, the moments of a layer begin with every pass. */
+static void begin_layer(struct kvg_held *h, const struct kvg_stream *s, size_t layer, size_t pos0)
+{
+    size_t at = layer * h->n_heads * h->d;
+    if (pos0 != s->n_tokens)
+        return;
+    h->counted_from = pos0 > h->skip ? pos0 : h->skip;
+    memset(h->sum + at, 0, h->n_heads * h->d * sizeof *h->sum);
+    memset(h->cross + at * h->d, 0, h->n_heads * h->d * h->d * sizeof *h->cross);
+}
+
 void kvg_held_push(struct kvg_engine *e, struct kvg_stream *s, size_t layer, const float *q,
-                   size_t pos0, size_t n)
+                   size_t pos0, size_t n, int decode)
 {
     struct kvg_held *h = s->held;
     if (!h)
@@ -187,6 +206,10 @@ void kvg_held_push(struct kvg_engine *e, struct kvg_stream *s, size_t layer, con
     for (size_t i = n > h->cap ? n - h->cap : 0; i < n; i++)
         memcpy(h->ring + (layer * h->cap + (pos0 + i) % h->cap) * row, q + i * row,
                row * sizeof *q);
+    if (h->sum && !h->across && decode)
+        return;
+    if (h->sum && !h->across)
+        begin_layer(h, s, layer, pos0);
     if (!h->sum || pos0 + n <= h->counted_from)
         return;
     size_t skipped = pos0 < h->counted_from ? h->counted_from - pos0 : 0;
@@ -225,7 +248,8 @@ void kvg_held_load(const struct kvg_engine *e, const struct kvg_stream *s, size_
 static void show_queries(const struct kvg_engine *e, const struct kvg_stream *s, struct kvg_view *v)
 {
     const struct kvg_held *h = s->held;
-    v->n_queries = kvg_held_queries(s, v->n_logical, s->pipe->needs.queries);
+    size_t most = s->pipe->needs.queries, here = v->n_logical - (size_t)v->pos0;
+    v->n_queries = kvg_held_queries(s, v->n_logical, h->across || here > most ? most : here);
     v->queries = h->queries;
     for (size_t i = 0; i < v->n_queries; i++)
         for (size_t k = 0; k * h->group < h->n_heads; k++)

@@ -194,7 +194,7 @@ int kvg_held_cut(struct kvg_stream *s, size_t n_tokens);
 void kvg_held_restart(struct kvg_stream *s, size_t start);
 /* n rows of queries before rotation [n, n_heads * d] of one layer, the first at pos0. */
 void kvg_held_push(struct kvg_engine *e, struct kvg_stream *s, size_t layer, const float *q,
-                   size_t pos0, size_t n);
+                   size_t pos0, size_t n, int decode);
 /* How many of the last queries there are when the text has n_logical tokens, at most `most`. */
 size_t kvg_held_queries(const struct kvg_stream *s, size_t n_logical, size_t most);
 /* Query i of the last n ones of a layer, of one KV head: [group, d] to out, rotated to meet its

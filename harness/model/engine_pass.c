@@ -21,7 +21,8 @@ static int before_attention(struct kvg_engine *e, struct kvg_pass *p, size_t lay
         uint64_t t1 = kvg_engine_now(e);
         e->times.append += t1 - t0;
         if (s->held && !s->bare && p->phase != KVG_PHASE_AUX)
-            kvg_held_push(e, s, layer, e->q + row * q_width, s->n_tokens + row0, decode ? 1 : n);
+            kvg_held_push(e, s, layer, e->q + row * q_width, s->n_tokens + row0, decode ? 1 : n,
+                          decode);
         e->times.observe += kvg_engine_now(e) - t1;
         rc = kvg_call_before(e, p, layer, i, err);
     }
