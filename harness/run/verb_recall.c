@@ -91,6 +91,18 @@ static int take_row(void *arg, const struct kvg_row *row, struct kvg_err *err)
     return rc || !t->csv ? rc : kvg_csv_write(t->csv, row, err);
 }
 
+/* Once per strategy: every text is skipped for the same cause. */
+static void put_skipped(const struct kvg_recall *r, struct kvg_str *out)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        size_t first = 0;
+        while (strcmp(r->v[first].strategy, r->v[i].strategy))
+            first++;
+        if (r->v[i].reason && first == i)
+            kvg_str_addf(out, "\nskipped  %s  %s\n", r->v[i].strategy, r->v[i].reason);
+    }
+}
+
 static int print_tables(struct kvg_cli *cli, struct kvg_recall *r, struct kvg_err *err)
 {
     struct kvg_str out = {0};
@@ -101,9 +113,7 @@ static int print_tables(struct kvg_cli *cli, struct kvg_recall *r, struct kvg_er
         if (!rc && g.n_rows)
             kvg_grid_print(&g, &out);
     }
-    for (size_t i = 0; i < r->n; i++)
-        if (r->v[i].reason && (!i || strcmp(r->v[i - 1].strategy, r->v[i].strategy)))
-            kvg_str_addf(&out, "\nskipped  %s  %s\n", r->v[i].strategy, r->v[i].reason);
+    put_skipped(r, &out);
     if (!rc && out.failed)
         rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     if (!rc && out.s)
