@@ -8,7 +8,10 @@ KVG_INLINE __m256i codes8(unsigned bits, const uint8_t *p)
     if (bits == 8)
         return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
     uint32_t word = 0;
-    memcpy(&word, p, bits < 4 ? bits : 4);
+    if (bits == 3) /* not in pieces through memory, which would have to be waited for */
+        word = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
+    else
+        memcpy(&word, p, bits < 4 ? bits : 4);
     int b = (int)bits;
     __m256i shifts = _mm256_setr_epi32(0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b);
     __m256i q = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), shifts);

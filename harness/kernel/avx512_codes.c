@@ -2,24 +2,35 @@
  * codec has such codes. */
 #include "kernel/avx512.h"
 
+/* Two words of 3 or 4 bytes each. Made in registers: what was just stored in pieces cannot be
+ * loaded as a whole without waiting. */
+KVG_INLINE __m128i two_words(unsigned bits, const uint8_t *p)
+{
+    uint32_t lo;
+    uint16_t hi;
+    if (bits == 4)
+        return _mm_loadl_epi64((const __m128i *)(const void *)p);
+    memcpy(&lo, p, sizeof lo);
+    memcpy(&hi, p + sizeof lo, sizeof hi);
+    uint64_t all = lo | (uint64_t)hi << 32;
+    return _mm_cvtsi64_si128((long long)((all & 0xffffff) | all >> 24 << 32));
+}
+
 /* Sixteen codes fill 2 * bits bytes. Those of 1 and 2 bits lie in one word; of the others, eight
  * lie in each of two words of `bits` bytes. */
 KVG_INLINE __m512i codes16(unsigned bits, const uint8_t *p)
 {
     const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const size_t bytes = bits < 4 ? bits : 4;
-    uint32_t word[2] = {0, 0};
+    uint32_t word = 0;
     __m512i q;
     if (bits == 8)
         return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     if (bits <= 2) {
-        memcpy(word, p, 2 * (bits < 2 ? bits : 2));
+        memcpy(&word, p, 2 * (bits < 2 ? bits : 2));
         __m512i shifts = _mm512_mullo_epi32(step, _mm512_set1_epi32((int)bits));
-        q = _mm512_srlv_epi32(_mm512_set1_epi32((int)word[0]), shifts);
+        q = _mm512_srlv_epi32(_mm512_set1_epi32((int)word), shifts);
     } else {
-        memcpy(word, p, bytes);
-        memcpy(word + 1, p + bytes, bytes);
-        __m128i two = _mm_loadl_epi64((const __m128i *)(const void *)word);
+        __m128i two = two_words(bits, p);
         __m512i which = _mm512_srli_epi32(step, 3);
         __m512i shifts = _mm512_mullo_epi32(_mm512_and_si512(step, _mm512_set1_epi32(7)),
                                             _mm512_set1_epi32((int)bits));
