@@ -1,51 +1,16 @@
 /* Owns the text formats of kept sets and logits. Must not know workloads. */
 #include "run/inspect.h"
 
-#include "base/fs.h"
 #include "model/engine.h"
 #include "run/drift.h"
+#include "run/prompt.h"
 #include "run/stop.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_FIXED = 32, FIXED_FIRST = 7, FIXED_STEP = 1536, N_TOP = 64, IDS_MAX_BYTES = 64 << 20 };
-
-int kvg_inspect_read_ids(const char *path, size_t n_vocab, int32_t **ids, size_t *n,
-                         struct kvg_arena *a, struct kvg_err *err)
-{
-    char *text;
-    size_t size, line = 0, cap = 1;
-    int rc = kvg_fs_read(path, IDS_MAX_BYTES, &text, &size, err);
-    if (rc)
-        return rc;
-    for (const char *p = text; *p; p++)
-        cap += *p == '\n';
-    *n = 0;
-    *ids = kvg_arena_array(a, cap, sizeof **ids);
-    if (!*ids)
-        rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
-    for (const char *p = text; *p && !rc;) {
-        char *end;
-        line++;
-        p += strspn(p, " \t");
-        if (*p != '#' && *p != '\n' && *p != '\r' && *p) {
-            long v = strtol(p, &end, 10);
-            if (end == p || !strchr(" \t\r\n", *end) || v < 0 || (size_t)v >= n_vocab)
-                rc = KVG_FAIL(err, KVG_EFORMAT, "%s:%zu: not a token id from 0 to %zu", path, line,
-                              n_vocab - 1);
-            else
-                (*ids)[(*n)++] = (int32_t)v;
-        }
-        p += strcspn(p, "\n");
-        p += *p == '\n';
-    }
-    free(text);
-    if (!rc && *n == 0)
-        rc = KVG_FAIL(err, KVG_EFORMAT, "no token ids in '%s'", path);
-    return rc;
-}
+enum { N_FIXED = 32, FIXED_FIRST = 7, FIXED_STEP = 1536, N_TOP = 64 };
 
 /* ---- text ---- */
 
@@ -101,9 +66,8 @@ static size_t mark_channels(struct inspector *x, size_t l, size_t h)
     const struct kvg_store *s = x->stream.store;
     const struct kvg_list *k = &kvg_store_head(s, l, h)->cols[KVG_COL_K];
     size_t d = s->cfg.d_head, n = 0;
-    const uint32_t *mask = k->n_segs && s->codecs[k->segs[0].codec].masked
-                               ? kvg_codec_mask(k->segs[0].b->data)
-                               : NULL;
+    const uint32_t *mask =
+        k->n_segs && s->codecs[k->segs[0].codec].masked ? kvg_codec_mask(k->segs[0].b->data) : NULL;
     for (size_t c = 0; c < d; c++) {
         unsigned stays = mask ? mask[c / 32] >> c % 32 & 1 : 1;
         x->mask[c / 8] |= (unsigned char)(stays << c % 8);
@@ -247,6 +211,10 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
         return rc;
     x->stream_open = 1;
     kvg_stream_reset(&x->stream, in->seed);
+    x->stream.text.spans = in->spans;
+    x->stream.text.n_spans = in->n_spans;
+    x->stream.text.question = in->question;
+    kvg_prompt_set_future(&x->stream, in->force, in->n_force);
     x->n_positions = shows_channels(x) ? m->d_head : in->n_kept_at ? n : in->n_tokens;
     x->hidden = kvg_arena_array(&x->arena, 2 * m->n_embd, sizeof *x->hidden);
     x->logits = kvg_arena_array(&x->arena, 2 * m->n_vocab, sizeof *x->logits);
@@ -295,6 +263,7 @@ static int step_through(struct inspector *x, size_t n_steps, struct kvg_err *err
         add_kept(x, 0);
     for (size_t t = 0; t < n_steps && !rc; t++) {
         int32_t tokens[2] = {in->force[t], in->force[t]};
+        kvg_prompt_set_future(&x->stream, in->force + t + 1, in->n_force - t - 1);
         rc = kvg_engine_step(x->engine, both, n, tokens, x->hidden, err);
         if (!rc)
             rc = kvg_stop_check(err);

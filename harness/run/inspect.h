@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "kernel/kernel.h"
 #include "model/model.h"
+#include "strategies/strategy.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,9 @@ struct kvg_inspect {
     size_t n_tokens;
     const int32_t *force; /* [n_force] fed one by one; the last is only a target */
     size_t n_force;
+    const struct kvg_span *spans; /* [n_spans] marks of the prompt, ascending */
+    size_t n_spans;
+    size_t question;       /* position where the question begins; SIZE_MAX = none is marked */
     const size_t *kept_at; /* [n_kept_at] ascending steps, 0 = after the prompt; n 0 = that alone */
     size_t n_kept_at;
     uint64_t seed;
@@ -38,5 +42,9 @@ int kvg_inspect_run(const struct kvg_inspect *in, struct kvg_err *err);
  * KVG_EFORMAT with the line for what is not an id below n_vocab. */
 int kvg_inspect_read_ids(const char *path, size_t n_vocab, int32_t **ids, size_t *n,
                          struct kvg_arena *a, struct kvg_err *err);
+/* Spans, "begin end kind" a line, kind one of system, tool, glossary, user; ascending, not
+ * overlapping, within n_tokens. Lines with # are left out. In `a`. KVG_EFORMAT with the line. */
+int kvg_inspect_read_spans(const char *path, size_t n_tokens, struct kvg_span **spans, size_t *n,
+                           struct kvg_arena *a, struct kvg_err *err);
 
 #endif

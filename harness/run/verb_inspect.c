@@ -9,9 +9,9 @@
 #include <stddef.h>
 
 struct opts {
-    const char *model, *strategy, *tokens, *force, *kept, *logits, *drift;
+    const char *model, *strategy, *tokens, *force, *spans, *kept, *logits, *drift;
     struct kvg_strlist kept_at;
-    int64_t threads, seed;
+    int64_t threads, seed, question;
     int cpu_level;
 };
 
@@ -40,6 +40,19 @@ static const struct kvg_opt table[] = {
      .offset = AT(force),
      .metavar = "FILE",
      .help = "tokens fed one by one after it; the last is only a target"},
+    {.name = "spans",
+     .type = KVG_OPT_STRING,
+     .offset = AT(spans),
+     .metavar = "FILE",
+     .help = "marks of the prompt: 'begin end system|tool|glossary|user', one a line"},
+    {.name = "question",
+     .type = KVG_OPT_INT,
+     .offset = AT(question),
+     .def = "-1",
+     .min = -1,
+     .max = 1e9,
+     .metavar = "POS",
+     .help = "position where the prompt's question begins; -1 = none is marked"},
     {.name = "kept",
      .type = KVG_OPT_STRING,
      .offset = AT(kept),
@@ -116,18 +129,25 @@ static int inspect(struct kvg_cli *cli, const struct opts *o, struct kvg_model *
     struct kvg_str kept = {0}, logits = {0}, drift = {0};
     char sha[KVG_SHA256_HEX];
     int32_t *tokens = NULL, *force = NULL;
+    struct kvg_span *spans = NULL;
     size_t *steps = NULL;
     int to_stdout = !o->kept && !o->logits && !o->drift;
     struct kvg_inspect in = {.model = model,
                              .model_sha256 = sha,
                              .spec = o->strategy,
                              .n_kept_at = o->kept_at.n,
+                             .question = o->question < 0 ? SIZE_MAX : (size_t)o->question,
                              .seed = (uint64_t)o->seed,
                              .kept = o->kept || to_stdout ? &kept : NULL,
                              .logits = o->logits ? &logits : NULL,
                              .drift = o->drift ? &drift : NULL};
     int rc =
         kvg_inspect_read_ids(o->tokens, model->n_vocab, &tokens, &in.n_tokens, &cli->arena, err);
+    if (!rc && in.question != SIZE_MAX && in.question >= in.n_tokens)
+        rc = KVG_FAIL(err, KVG_EUSAGE, "'--question' is %zu, the prompt has %zu tokens",
+                      in.question, in.n_tokens);
+    if (!rc && o->spans)
+        rc = kvg_inspect_read_spans(o->spans, in.n_tokens, &spans, &in.n_spans, &cli->arena, err);
     if (!rc && o->force)
         rc = kvg_inspect_read_ids(o->force, model->n_vocab, &force, &in.n_force, &cli->arena, err);
     if (!rc)
@@ -140,6 +160,7 @@ static int inspect(struct kvg_cli *cli, const struct opts *o, struct kvg_model *
         return rc;
     in.tokens = tokens;
     in.force = force;
+    in.spans = spans;
     in.kept_at = steps;
     kvg_stop_init();
     rc = kvg_inspect_run(&in, err);
