@@ -139,8 +139,9 @@ static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *
     c->arm = arm;
     c->round = g->round;
     c->seed_index = seed_index;
+    size_t use = g->question_index ? KVG_FIT_SECOND : (size_t)c->lane;
     if (p->strategies[strategy].fits)
-        c->fit = &p->strategies[strategy].fits[c->item * KVG_LANE_N + (size_t)c->lane];
+        c->fit = &p->strategies[strategy].fits[c->item * KVG_FIT_N + use];
     /* The time lane takes one choice, and no part of it depends on which. */
     c->unseen = g->kind == KVG_GROUP_DRIFT
                     ? g->unseen

@@ -44,22 +44,31 @@ static size_t prompt_end(const struct kvg_item_tokens *t, enum kvg_lane lane)
     return u->start + u->n_prompt;
 }
 
+/* The same for what a budget of kvg_plan_strategy.fits is meant for. Of two questions the first
+ * counts: compression comes there. */
+static size_t fit_length(const struct kvg_plan_item *it, size_t use)
+{
+    if (use == KVG_FIT_SECOND)
+        return it->second ? it->second[0].turns[0].n_prompt : 0;
+    return prompt_end(&it->tokens, (enum kvg_lane)use);
+}
+
 static size_t longest_prompt(const struct kvg_runplan *p)
 {
     size_t most = 1;
     for (size_t i = 0; i < p->n_items; i++)
-        for (int lane = 0; lane < KVG_LANE_N; lane++) {
-            size_t n = prompt_end(&p->items[i].tokens, (enum kvg_lane)lane);
+        for (size_t use = 0; use < KVG_FIT_N; use++) {
+            size_t n = fit_length(&p->items[i], use);
             most = n > most ? n : most;
         }
     return most < p->model->n_ctx ? most : p->model->n_ctx;
 }
 
 static int fit_one(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_plan_strategy *s,
-                   size_t item, enum kvg_lane lane, struct kvg_err *err)
+                   size_t item, size_t use, struct kvg_err *err)
 {
-    struct kvg_fit *f = &s->fits[item * KVG_LANE_N + (size_t)lane];
-    size_t n = prompt_end(&p->items[item].tokens, lane);
+    struct kvg_fit *f = &s->fits[item * KVG_FIT_N + use];
+    size_t n = fit_length(&p->items[item], use);
     struct kvg_err why;
     if (n > p->model->n_ctx)
         return 0; /* the cell ends with the context's error */
@@ -78,7 +87,7 @@ static int fit_strategy(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_p
                         struct kvg_err *err)
 {
     int rc = 0;
-    s->fits = kvg_arena_array(&p->arena, p->n_items * KVG_LANE_N, sizeof *s->fits);
+    s->fits = kvg_arena_array(&p->arena, p->n_items * KVG_FIT_N, sizeof *s->fits);
     if (!s->fits)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     for (size_t i = 0; i < p->n_items && !rc; i++) {
@@ -86,6 +95,8 @@ static int fit_strategy(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_p
             rc = fit_one(p, e, s, i, KVG_LANE_DRIFT, err);
         if (!rc && p->items[i].timed)
             rc = fit_one(p, e, s, i, KVG_LANE_TIME, err);
+        if (!rc && p->items[i].second)
+            rc = fit_one(p, e, s, i, KVG_FIT_SECOND, err);
     }
     return rc;
 }

@@ -36,8 +36,7 @@ static int does_choose(const struct kvg_pipeline *p)
     return s && (s->score || s->compress || s->end_pass);
 }
 
-static int add_strategy(struct kvg_runplan *p, const char *spec, double target,
-                        struct kvg_err *err)
+static int add_strategy(struct kvg_runplan *p, const char *spec, double target, struct kvg_err *err)
 {
     struct kvg_plan_strategy *s = &p->strategies[p->n_strategies];
     int rc = kvg_pipeline_open(&s->pipe, spec, &p->dims, &p->arena, err);
@@ -46,8 +45,8 @@ static int add_strategy(struct kvg_runplan *p, const char *spec, double target,
     s->spec = s->pipe.label;
     s->target_bytes = target;
     s->label = target > 0 ? kvg_fit_label(spec, target, &p->arena) : s->spec;
-    s->resolved = target > 0 ? kvg_fit_resolved(s->pipe.resolved, target, &p->arena)
-                             : s->pipe.resolved;
+    s->resolved =
+        target > 0 ? kvg_fit_resolved(s->pipe.resolved, target, &p->arena) : s->pipe.resolved;
     if (!s->label || !s->resolved)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     s->takes_seed = s->pipe.random;

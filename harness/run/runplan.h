@@ -30,12 +30,15 @@ struct kvg_fit {
     const char *reason;
 };
 
+/* What a budget of an item is for: a lane, or two questions after one context. */
+enum { KVG_FIT_SECOND = KVG_LANE_N, KVG_FIT_N };
+
 /* A spec of the suite, parsed for the model. */
 struct kvg_plan_strategy {
-    const char *label;               /* as the user wrote it; with a target `spec@4000B` */
+    const char *label; /* as the user wrote it; with a target `spec@4000B` */
     const char *spec, *resolved;
     double target_bytes;             /* per token of logical length at a prompt's end; 0 = none */
-    struct kvg_fit *fits;            /* [n_items, KVG_LANE_N] with a target */
+    struct kvg_fit *fits;            /* [n_items, KVG_FIT_N] with a target */
     struct kvg_pipeline pipe;        /* opened; the executor's streams may borrow it */
     int timed;                       /* wanted in the time lane */
     int takes_seed;                  /* draws random numbers */
@@ -117,9 +120,9 @@ struct kvg_runplan {
     size_t n_cells, n_todo;
     size_t *depths; /* of UNCACHED, ascending */
     size_t n_depths;
-    size_t max_tokens;                     /* longest logical length of any cell that is run */
+    size_t max_tokens; /* longest logical length of any cell that is run */
     double est_seconds, est_bench_seconds, est_recall_seconds; /* all, and those alone */
-    size_t est_bytes;                      /* weights, stores of the widest group, scratch */
+    size_t est_bytes; /* weights, stores of the widest group, scratch */
 };
 
 /* What a cell or group replays of an item: question_index as there. */

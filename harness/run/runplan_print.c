@@ -53,8 +53,8 @@ static void add_strategies(const struct kvg_runplan *p, struct kvg_str *out)
     kvg_str_addf(out, "strategies (store: largest the longest item may take)\n");
     for (size_t i = 0; i < p->n_strategies; i++) {
         const struct kvg_plan_strategy *s = &p->strategies[i];
-        kvg_str_addf(out, "  %-28s %-8s  store %6.1f MB  %s\n", s->label, kvg_role_name(s->pipe.role),
-                     (double)s->store_bytes / 1e6, s->resolved);
+        kvg_str_addf(out, "  %-28s %-8s  store %6.1f MB  %s\n", s->label,
+                     kvg_role_name(s->pipe.role), (double)s->store_bytes / 1e6, s->resolved);
     }
 }
 

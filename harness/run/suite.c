@@ -1,5 +1,6 @@
-/* Owns the YAML schema of suite files and their defaults; must not know strategies or workloads. */
-#include "run/suite.h"
+/* Owns the YAML schema of suite files and what is said of a wrong one; must not know strategies or
+ * workloads. */
+#include "run/suite_impl.h"
 
 #include "base/fs.h"
 
@@ -9,102 +10,6 @@
 #include <string.h>
 
 enum { SUITE_MAX_BYTES = 1 << 20 };
-
-const char *kvg_mode_name(enum kvg_mode m)
-{
-    return m == KVG_MODE_FORCED ? "forced" : "free";
-}
-
-const char *kvg_lane_name(enum kvg_lane l)
-{
-    return l == KVG_LANE_DRIFT ? "drift" : "time";
-}
-
-const char *kvg_target_name(enum kvg_target t)
-{
-    return t == KVG_TARGET_RECORDED ? "recorded" : "greedy";
-}
-
-const char *kvg_query_name(enum kvg_query q)
-{
-    return q == KVG_QUERY_SEEN ? "seen" : "unseen";
-}
-
-void kvg_suite_defaults(struct kvg_suite *s)
-{
-    *s = (struct kvg_suite){.name = "flags",
-                            .description = "",
-                            .seed = 1,
-                            .n_seeds = 5,
-                            .lanes = {1, 0},
-                            .modes = {1, 0},
-                            .queries = {1, 0},
-                            .reply_tokens = 50,
-                            .free_tokens = 48,
-                            .floor_items = 1,
-                            .time_reply_tokens = 32,
-                            .rounds = 3,
-                            .uncached_depths = 8,
-                            .bench_n_gen = 8,
-                            .recall_facts = 16};
-}
-
-/* ---- the file: a field that is absent stays NULL (or n 0) and so keeps its default ---- */
-
-struct raw_workload {
-    const char *source;
-    const char **items;
-    size_t n_items;
-};
-
-struct raw_drift {
-    int *modes;
-    size_t n_modes;
-    int *target;
-    const char *reply_tokens, *free_tokens, *floor_items;
-    const char **free_items;
-    size_t n_free_items;
-    const char *kept_item;
-};
-
-struct raw_time {
-    const char **items, **strategies;
-    size_t n_items, n_strategies;
-    const char *reply_tokens, *rounds, *uncached_depths;
-};
-
-struct raw_bench {
-    const char **depths;
-    size_t n_depths;
-    const char *n_gen;
-    const char **strategies;
-    size_t n_strategies;
-};
-
-struct raw_recall {
-    const char **lengths;
-    size_t n_lengths;
-    const char *facts;
-    const char **strategies;
-    size_t n_strategies;
-};
-
-struct raw_suite {
-    const char *name, *description;
-    const char **strategies, **equal_bytes;
-    size_t n_strategies, n_equal_bytes;
-    struct raw_workload *workloads;
-    size_t n_workloads;
-    const char *seed, *seeds, *max_items, *max_turns;
-    int *seeds_mode;
-    int *query;
-    size_t n_query;
-    int *second_question;
-    struct raw_drift *drift;
-    struct raw_time *time;
-    struct raw_bench *bench;
-    struct raw_recall *recall;
-};
 
 static const cyaml_strval_t modes[] = {{"forced", KVG_MODE_FORCED}, {"free", KVG_MODE_FREE}};
 static const cyaml_strval_t targets[] = {{"recorded", KVG_TARGET_RECORDED},
@@ -133,68 +38,68 @@ enum { OPT = CYAML_FLAG_OPTIONAL, OPT_PTR = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POI
                          sizeof names / sizeof *names)
 
 static const cyaml_schema_field_t workload_fields[] = {
-    TEXT(struct raw_workload, source, CYAML_FLAG_POINTER),
-    LIST(struct raw_workload, items, OPT_PTR, &text_value),
+    TEXT(struct kvg_raw_workload, source, CYAML_FLAG_POINTER),
+    LIST(struct kvg_raw_workload, items, OPT_PTR, &text_value),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t workload_value = {
-    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_workload, workload_fields)};
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct kvg_raw_workload, workload_fields)};
 
 static const cyaml_schema_field_t drift_fields[] = {
-    LIST(struct raw_drift, modes, OPT_PTR, &mode_value),
-    ENUM(struct raw_drift, target, targets),
-    UINT(struct raw_drift, reply_tokens),
-    LIST(struct raw_drift, free_items, OPT_PTR, &text_value),
-    UINT(struct raw_drift, free_tokens),
-    UINT(struct raw_drift, floor_items),
-    TEXT(struct raw_drift, kept_item, OPT_PTR),
+    LIST(struct kvg_raw_drift, modes, OPT_PTR, &mode_value),
+    ENUM(struct kvg_raw_drift, target, targets),
+    UINT(struct kvg_raw_drift, reply_tokens),
+    LIST(struct kvg_raw_drift, free_items, OPT_PTR, &text_value),
+    UINT(struct kvg_raw_drift, free_tokens),
+    UINT(struct kvg_raw_drift, floor_items),
+    TEXT(struct kvg_raw_drift, kept_item, OPT_PTR),
     CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t time_fields[] = {
-    LIST(struct raw_time, items, OPT_PTR, &text_value),
-    UINT(struct raw_time, reply_tokens),
-    UINT(struct raw_time, rounds),
-    LIST(struct raw_time, strategies, OPT_PTR, &text_value),
-    UINT(struct raw_time, uncached_depths),
+    LIST(struct kvg_raw_time, items, OPT_PTR, &text_value),
+    UINT(struct kvg_raw_time, reply_tokens),
+    UINT(struct kvg_raw_time, rounds),
+    LIST(struct kvg_raw_time, strategies, OPT_PTR, &text_value),
+    UINT(struct kvg_raw_time, uncached_depths),
     CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t bench_fields[] = {
-    LIST(struct raw_bench, depths, OPT_PTR, &text_value),
-    UINT(struct raw_bench, n_gen),
-    LIST(struct raw_bench, strategies, OPT_PTR, &text_value),
+    LIST(struct kvg_raw_bench, depths, OPT_PTR, &text_value),
+    UINT(struct kvg_raw_bench, n_gen),
+    LIST(struct kvg_raw_bench, strategies, OPT_PTR, &text_value),
     CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t recall_fields[] = {
-    LIST(struct raw_recall, lengths, OPT_PTR, &text_value),
-    UINT(struct raw_recall, facts),
-    LIST(struct raw_recall, strategies, OPT_PTR, &text_value),
+    LIST(struct kvg_raw_recall, lengths, OPT_PTR, &text_value),
+    UINT(struct kvg_raw_recall, facts),
+    LIST(struct kvg_raw_recall, strategies, OPT_PTR, &text_value),
     CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t suite_fields[] = {
-    TEXT(struct raw_suite, name, CYAML_FLAG_POINTER),
-    TEXT(struct raw_suite, description, OPT_PTR),
-    LIST(struct raw_suite, strategies, CYAML_FLAG_POINTER, &text_value),
-    LIST(struct raw_suite, equal_bytes, OPT_PTR, &text_value),
-    LIST(struct raw_suite, workloads, CYAML_FLAG_POINTER, &workload_value),
-    UINT(struct raw_suite, seed),
-    UINT(struct raw_suite, seeds),
-    ENUM(struct raw_suite, seeds_mode, seeds_modes),
-    LIST(struct raw_suite, query, OPT_PTR, &query_value),
-    ENUM(struct raw_suite, second_question, yes_no),
-    UINT(struct raw_suite, max_items),
-    UINT(struct raw_suite, max_turns),
-    CYAML_FIELD_MAPPING_PTR("drift", OPT_PTR, struct raw_suite, drift, drift_fields),
-    CYAML_FIELD_MAPPING_PTR("time", OPT_PTR, struct raw_suite, time, time_fields),
-    CYAML_FIELD_MAPPING_PTR("bench", OPT_PTR, struct raw_suite, bench, bench_fields),
-    CYAML_FIELD_MAPPING_PTR("recall", OPT_PTR, struct raw_suite, recall, recall_fields),
+    TEXT(struct kvg_raw_suite, name, CYAML_FLAG_POINTER),
+    TEXT(struct kvg_raw_suite, description, OPT_PTR),
+    LIST(struct kvg_raw_suite, strategies, CYAML_FLAG_POINTER, &text_value),
+    LIST(struct kvg_raw_suite, equal_bytes, OPT_PTR, &text_value),
+    LIST(struct kvg_raw_suite, workloads, CYAML_FLAG_POINTER, &workload_value),
+    UINT(struct kvg_raw_suite, seed),
+    UINT(struct kvg_raw_suite, seeds),
+    ENUM(struct kvg_raw_suite, seeds_mode, seeds_modes),
+    LIST(struct kvg_raw_suite, query, OPT_PTR, &query_value),
+    ENUM(struct kvg_raw_suite, second_question, yes_no),
+    UINT(struct kvg_raw_suite, max_items),
+    UINT(struct kvg_raw_suite, max_turns),
+    CYAML_FIELD_MAPPING_PTR("drift", OPT_PTR, struct kvg_raw_suite, drift, drift_fields),
+    CYAML_FIELD_MAPPING_PTR("time", OPT_PTR, struct kvg_raw_suite, time, time_fields),
+    CYAML_FIELD_MAPPING_PTR("bench", OPT_PTR, struct kvg_raw_suite, bench, bench_fields),
+    CYAML_FIELD_MAPPING_PTR("recall", OPT_PTR, struct kvg_raw_suite, recall, recall_fields),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t suite_schema = {
-    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_suite, suite_fields)};
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct kvg_raw_suite, suite_fields)};
 
 /* ---- reading ---- */
 
@@ -309,158 +214,6 @@ static int fail_parse(cyaml_err_t rc, const char *path, const char *text, const 
                     subject[0] ? ": " : "", subject);
 }
 
-/* ---- from the file to the settings ---- */
-
-struct taker {
-    const char *path;
-    struct kvg_arena *a;
-    struct kvg_err *err;
-};
-
-static int put(const struct taker *t, const char *key, const char *text, size_t *to)
-{
-    int64_t v;
-    if (!text)
-        return 0;
-    if (kvg_text_i64(text, &v) || v < 0)
-        return KVG_FAIL(t->err, KVG_EUSAGE, "%s: '%s: %s' is not a whole number of 0 or more",
-                        t->path, key, text);
-    *to = (size_t)v;
-    return 0;
-}
-
-static int take_drift(const struct taker *t, struct kvg_suite *s, const struct raw_drift *d)
-{
-    s->lanes[KVG_LANE_DRIFT] = d != NULL;
-    if (!d)
-        return 0;
-    if (d->n_modes)
-        memset(s->modes, 0, sizeof s->modes);
-    for (size_t i = 0; i < d->n_modes; i++)
-        s->modes[d->modes[i]] = 1;
-    if (d->target)
-        s->target = (enum kvg_target) * d->target;
-    s->free_items = (struct kvg_strlist){d->free_items, d->n_free_items};
-    s->kept_item = d->kept_item;
-    int rc = put(t, "reply_tokens", d->reply_tokens, &s->reply_tokens);
-    if (!rc)
-        rc = put(t, "free_tokens", d->free_tokens, &s->free_tokens);
-    return rc ? rc : put(t, "floor_items", d->floor_items, &s->floor_items);
-}
-
-static int take_time(const struct taker *t, struct kvg_suite *s, const struct raw_time *r)
-{
-    s->lanes[KVG_LANE_TIME] = r != NULL;
-    if (!r)
-        return 0;
-    s->time_items = (struct kvg_strlist){r->items, r->n_items};
-    s->time_strategies = (struct kvg_strlist){r->strategies, r->n_strategies};
-    int rc = put(t, "reply_tokens", r->reply_tokens, &s->time_reply_tokens);
-    if (!rc)
-        rc = put(t, "rounds", r->rounds, &s->rounds);
-    return rc ? rc : put(t, "uncached_depths", r->uncached_depths, &s->uncached_depths);
-}
-
-static int take_sizes(const struct taker *t, const char *key, const char **text, size_t n,
-                      size_t **to, size_t *n_to)
-{
-    *to = kvg_arena_array(t->a, n + 1, sizeof **to);
-    if (!*to)
-        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
-    *n_to = n;
-    for (size_t i = 0; i < n; i++) {
-        int rc = put(t, key, text[i], &(*to)[i]);
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
-static int take_bench(const struct taker *t, struct kvg_suite *s, const struct raw_bench *b)
-{
-    s->bench = b != NULL;
-    if (!b)
-        return 0;
-    s->bench_strategies = (struct kvg_strlist){b->strategies, b->n_strategies};
-    int rc = take_sizes(t, "depths", b->depths, b->n_depths, &s->bench_depths, &s->n_bench_depths);
-    return rc ? rc : put(t, "n_gen", b->n_gen, &s->bench_n_gen);
-}
-
-static int take_recall(const struct taker *t, struct kvg_suite *s, const struct raw_recall *r)
-{
-    s->recall = r != NULL;
-    if (!r)
-        return 0;
-    s->recall_strategies = (struct kvg_strlist){r->strategies, r->n_strategies};
-    int rc = take_sizes(t, "lengths", r->lengths, r->n_lengths, &s->recall_lengths,
-                        &s->n_recall_lengths);
-    return rc ? rc : put(t, "facts", r->facts, &s->recall_facts);
-}
-
-static int take_equal_bytes(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
-{
-    int rc = 0;
-    s->n_equal_bytes = r->n_equal_bytes;
-    s->equal_bytes = kvg_arena_array(t->a, r->n_equal_bytes + 1, sizeof *s->equal_bytes);
-    if (!s->equal_bytes)
-        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
-    for (size_t i = 0; i < r->n_equal_bytes && !rc; i++)
-        rc = put(t, "equal_bytes", r->equal_bytes[i], &s->equal_bytes[i]);
-    return rc;
-}
-
-static int take_numbers(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
-{
-    size_t seed = (size_t)s->seed;
-    int rc = put(t, "seed", r->seed, &seed);
-    s->seed = seed;
-    if (!rc)
-        rc = put(t, "seeds", r->seeds, &s->n_seeds);
-    if (!rc)
-        rc = put(t, "max_items", r->max_items, &s->max_items);
-    return rc ? rc : put(t, "max_turns", r->max_turns, &s->max_turns);
-}
-
-static void take_queries(struct kvg_suite *s, const struct raw_suite *r)
-{
-    if (r->n_query)
-        memset(s->queries, 0, sizeof s->queries);
-    for (size_t i = 0; i < r->n_query; i++)
-        s->queries[r->query[i]] = 1;
-    s->second_question = r->second_question && *r->second_question;
-}
-
-static int take(const struct taker *t, struct kvg_suite *s, const struct raw_suite *r)
-{
-    s->path = t->path;
-    s->name = r->name;
-    if (r->description)
-        s->description = r->description;
-    s->strategies = (struct kvg_strlist){r->strategies, r->n_strategies};
-    s->n_workloads = r->n_workloads;
-    s->workloads = kvg_arena_array(t->a, r->n_workloads + 1, sizeof *s->workloads);
-    if (!s->workloads)
-        return KVG_FAIL(t->err, KVG_ENOMEM, "out of memory");
-    for (size_t i = 0; i < r->n_workloads; i++) {
-        s->workloads[i].source = r->workloads[i].source;
-        s->workloads[i].items =
-            (struct kvg_strlist){r->workloads[i].items, r->workloads[i].n_items};
-    }
-    if (r->seeds_mode)
-        s->seeds_mode = (enum kvg_seeds_mode) * r->seeds_mode;
-    take_queries(s, r);
-    int rc = take_numbers(t, s, r);
-    if (!rc)
-        rc = take_equal_bytes(t, s, r);
-    if (!rc)
-        rc = take_drift(t, s, r->drift);
-    if (!rc)
-        rc = take_time(t, s, r->time);
-    if (!rc)
-        rc = take_bench(t, s, r->bench);
-    return rc ? rc : take_recall(t, s, r->recall);
-}
-
 static void log_to_str(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
 {
     if (level < CYAML_LOG_ERROR)
@@ -475,7 +228,7 @@ int kvg_suite_read(struct kvg_suite *s, const char *path, struct kvg_arena *a, s
     char *text = NULL;
     size_t n;
     struct kvg_str log = {0};
-    struct raw_suite *raw = NULL;
+    struct kvg_raw_suite *raw = NULL;
     kvg_suite_defaults(s);
     int rc = kvg_fs_read(path, SUITE_MAX_BYTES, &text, &n, err);
     if (rc)
@@ -487,7 +240,7 @@ int kvg_suite_read(struct kvg_suite *s, const char *path, struct kvg_arena *a, s
                           .log_level = CYAML_LOG_ERROR};
     cyaml_err_t yrc = cyaml_load_data((const uint8_t *)text, n, &cfg, &suite_schema,
                                       (cyaml_data_t **)(void *)&raw, NULL);
-    const struct taker t = {kvg_arena_strdup(a, path), a, err};
+    const struct kvg_raw_source t = {kvg_arena_strdup(a, path), a, err};
     if (!t.path)
         rc = KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     else if (yrc != CYAML_OK)
@@ -495,7 +248,7 @@ int kvg_suite_read(struct kvg_suite *s, const char *path, struct kvg_arena *a, s
     else if (!raw)
         rc = KVG_FAIL(err, KVG_EUSAGE, "%s: the suite is empty", path);
     else
-        rc = take(&t, s, raw);
+        rc = kvg_suite_take(&t, s, raw);
     kvg_str_release(&log);
     free(text);
     return rc;

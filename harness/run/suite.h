@@ -40,7 +40,7 @@ struct kvg_suite {
     uint64_t seed;
     size_t n_seeds; /* of strategies of role control */
     enum kvg_seeds_mode seeds_mode;
-    size_t max_items; /* per workload; 0 = no limit */
+    size_t max_items;    /* per workload; 0 = no limit */
     size_t *equal_bytes; /* targets, bytes per token at a prompt's end; n 0 = budgets as given */
     size_t n_equal_bytes;
     size_t max_turns; /* first turns of an item that are replayed; 0 = all */
