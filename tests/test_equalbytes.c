@@ -11,7 +11,10 @@
 
 #include <cmocka.h>
 
-enum { N = 200 };
+enum { N = 200, MORE = 24 };
+
+/* Chosen at the prompt's end, and before a question that comes on top. */
+static const struct kvg_equal_at AT_END = {N, 0}, BEFORE = {N - MORE, MORE};
 
 static struct kvg_model *model;
 static struct gen_engine eng;
@@ -36,7 +39,7 @@ static int close_all(void **state)
     return 0;
 }
 
-static double held(const char *spec, const struct kvg_budget *budget)
+static double held(const char *spec, struct kvg_equal_at at, const struct kvg_budget *budget)
 {
     struct gen_stream st;
     struct kvg_bytes b;
@@ -44,7 +47,12 @@ static double held(const char *spec, const struct kvg_budget *budget)
     gen_stream_open(&st, &eng, spec, 5);
     if (budget)
         *st.pipe.keep->budget = *budget;
-    gen_prompt(&eng, &st, text, N, x);
+    gen_prompt(&eng, &st, text, at.n_tokens, x);
+    struct kvg_stream *stream = &st.s;
+    if (at.n_more)
+        assert_int_equal(kvg_engine_prompt(eng.e, &stream, 1, text + at.n_tokens, at.n_more, 0,
+                                           NULL, 0, NULL, NULL),
+                         0);
     kvg_store_bytes(st.s.store, &b);
     gen_stream_close(&st);
     return (double)b.logical / N;
@@ -53,28 +61,34 @@ static double held(const char *spec, const struct kvg_budget *budget)
 static void test_promises(void **state)
 {
     (void)state;
-    static const char *const specs[] = {"window",           "sink",
-                                        "sink+f16",         "h2o",
-                                        "tova+f16",         "snapkv:window=8",
-                                        "snapkv:window=8+q8_0", "knorm+q4_0",
+    static const char *const specs[] = {"window",
+                                        "sink",
+                                        "sink+f16",
+                                        "h2o",
+                                        "tova+f16",
+                                        "snapkv:window=8",
+                                        "snapkv:window=8+q8_0",
+                                        "knorm+q4_0",
                                         "random+kivi:bits=2,group=8,residual=16"};
-    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+    for (size_t i = 0; i < 2 * (sizeof specs / sizeof *specs); i++) {
         struct kvg_arena a;
         struct kvg_equal *e;
         struct kvg_err err;
         kvg_arena_init(&a);
-        if (kvg_equal_open(&e, specs[i], model, N, &a, &err))
-            fail_msg("%s: %s", specs[i], err.msg);
-        double most = kvg_equal_bytes(e, N, &(struct kvg_budget){KVG_BUDGET_SHARE, 1});
+        if (kvg_equal_open(&e, specs[i / 2], model, N, &a, &err))
+            fail_msg("%s: %s", specs[i / 2], err.msg);
+        const struct kvg_equal_at at = i % 2 ? BEFORE : AT_END;
+        double most = kvg_equal_bytes(e, at, &(struct kvg_budget){KVG_BUDGET_SHARE, 1});
         for (int part = 1; part <= 3; part++) {
             struct kvg_budget b = {0};
-            double target = most * part / 4;
-            if (kvg_equal_find(e, N, target, &b, &err))
-                fail_msg("%s: %s", specs[i], err.msg);
-            double says = kvg_equal_bytes(e, N, &b), is = held(specs[i], &b);
+            double target = most * (part + 1) / 5;
+            if (kvg_equal_find(e, at, target, &b, &err))
+                fail_msg("%s: %s", specs[i / 2], err.msg);
+            double says = kvg_equal_bytes(e, at, &b), is = held(specs[i / 2], at, &b);
             /* a sealed group of 8 is the coarsest step */
             if (!(fabs(says / target - 1) <= 0.04) || !(fabs(is / says - 1) <= 0.02))
-                fail_msg("%s: %.1f wanted, %.1f promised, %.1f held", specs[i], target, says, is);
+                fail_msg("%s: %.1f wanted, %.1f promised, %.1f held", specs[i / 2], target, says,
+                         is);
         }
         kvg_equal_close(e);
         kvg_arena_release(&a);
@@ -98,8 +112,8 @@ static void test_out_of_reach(void **state)
         struct kvg_budget b, all = {KVG_BUDGET_SHARE, 1};
         kvg_arena_init(&a);
         assert_int_equal(kvg_equal_open(&e, cases[i].spec, model, N, &a, &err), 0);
-        double target = kvg_equal_bytes(e, N, &all) * cases[i].factor;
-        int rc = kvg_equal_find(e, N, target, &b, &err);
+        double target = kvg_equal_bytes(e, AT_END, &all) * cases[i].factor;
+        int rc = kvg_equal_find(e, AT_END, target, &b, &err);
         if (rc != KVG_ENONE || !strstr(err.msg, cases[i].says))
             fail_msg("%s at %.0f: %d, %s", cases[i].spec, target, rc, err.msg);
         kvg_equal_close(e);
@@ -116,8 +130,8 @@ static void test_as_it_is(void **state)
     struct kvg_budget b;
     kvg_arena_init(&a);
     assert_int_equal(kvg_equal_open(&e, "full+f16", model, N, &a, NULL), 0);
-    assert_true(fabs(kvg_equal_bytes(e, N, NULL) - held("full+f16", NULL)) < 1e-9);
-    assert_int_equal(kvg_equal_find(e, N, held("full+f16", NULL) * 1.01, &b, NULL), 0);
+    assert_true(fabs(kvg_equal_bytes(e, AT_END, NULL) - held("full+f16", AT_END, NULL)) < 1e-9);
+    assert_int_equal(kvg_equal_find(e, AT_END, held("full+f16", AT_END, NULL) * 1.01, &b, NULL), 0);
     kvg_equal_close(e);
     kvg_arena_release(&a);
 }

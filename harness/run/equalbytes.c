@@ -23,9 +23,9 @@ struct kvg_equal {
     float *moments; /* [n_heads, d] and [n_heads, d, d] */
     float *weights; /* [n_embd, n_heads * d] */
     float *scratch, *scratch2, *room;
-    size_t *memo;     /* [max_tokens + 1] bytes of a layer that keeps so many slots; 0 = unknown */
-    double n_lists;   /* different lists of positions in a layer with n_kv_heads; below 1: shared
-                         between layers too */
+    size_t *memo;   /* [max_tokens + 1] bytes of a layer that keeps so many slots; 0 = unknown */
+    double n_lists; /* different lists of positions in a layer with n_kv_heads; below 1: shared
+                       between layers too */
     struct kvg_rng rng;
 };
 
@@ -58,28 +58,28 @@ static struct kvg_view view_of(struct kvg_equal *e, const struct kvg_text *text,
 {
     const struct kvg_model *m = e->m;
     size_t d = m->d_head, n = text->n_tokens;
-    struct kvg_view v = {.store = e->store,
-                         .text = text,
-                         .layer = layer,
-                         .phase = KVG_PHASE_PROMPT,
-                         .n_new = n,
-                         .n_logical = n,
-                         .position = e->pipe.position,
-                         .queries = e->queries,
-                         .n_queries = e->pipe.needs.queries < n ? e->pipe.needs.queries : n,
-                         .q_mean = e->moments,
-                         .q_cov = e->moments + m->n_heads * d,
-                         .n_moments = n,
-                         .obs_ld = e->max_tokens,
-                         .wo = {KVG_F32, e->weights, m->n_heads * d * sizeof(float), m->n_embd,
-                                m->n_heads * d},
-                         .rope_cos = m->rope_cos,
-                         .rope_sin = m->rope_sin,
-                         .bytes_read = &e->store->count.bytes_read,
-                         .rng = &e->rng,
-                         .scratch = e->scratch,
-                         .scratch2 = e->scratch2,
-                         .max_slots = e->max_tokens};
+    struct kvg_view v = {
+        .store = e->store,
+        .text = text,
+        .layer = layer,
+        .phase = KVG_PHASE_PROMPT,
+        .n_new = n,
+        .n_logical = n,
+        .position = e->pipe.position,
+        .queries = e->queries,
+        .n_queries = e->pipe.needs.queries < n ? e->pipe.needs.queries : n,
+        .q_mean = e->moments,
+        .q_cov = e->moments + m->n_heads * d,
+        .n_moments = n,
+        .obs_ld = e->max_tokens,
+        .wo = {KVG_F32, e->weights, m->n_heads * d * sizeof(float), m->n_embd, m->n_heads * d},
+        .rope_cos = m->rope_cos,
+        .rope_sin = m->rope_sin,
+        .bytes_read = &e->store->count.bytes_read,
+        .rng = &e->rng,
+        .scratch = e->scratch,
+        .scratch2 = e->scratch2,
+        .max_slots = e->max_tokens};
     for (size_t i = 0; i < e->pipe.needs.n_obs; i++) {
         v.obs[i] = e->noise;
         v.obs_rows[i] = 1;
@@ -87,9 +87,9 @@ static struct kvg_view view_of(struct kvg_equal *e, const struct kvg_text *text,
     return v;
 }
 
-/* A layer of n tokens out of which the strategy chooses (unless n_slots == n: nothing goes), and
- * which is sealed then. */
-static int fill_layer(struct kvg_equal *e, size_t layer, size_t n, int choose)
+/* A layer of n tokens out of which the strategy chooses (unless nothing goes), upon which n_more
+ * come, and which is sealed then. */
+static int fill_layer(struct kvg_equal *e, size_t layer, size_t n, size_t n_more, int choose)
 {
     size_t width = e->m->n_kv_heads * e->m->d_head;
     const struct kvg_text text = {.n_tokens = n, .question = n / 2};
@@ -105,6 +105,8 @@ static int fill_layer(struct kvg_equal *e, size_t layer, size_t n, int choose)
         keep->s->compress(keep, &v, &e->plan);
     if (choose)
         rc = kvg_store_apply(e->store, &e->plan, NULL);
+    if (!rc && n_more)
+        kvg_store_append(e->store, layer, e->rows, e->rows, width, (int32_t)n, n_more);
     if (!rc && encode && encode->s->seal) {
         encode->s->seal(encode, &v, KVG_WHEN_ATTENDED, &e->plan);
         rc = kvg_store_apply(e->store, &e->plan, NULL);
@@ -129,7 +131,7 @@ static void find_sharing(struct kvg_equal *e)
     for (size_t l = 0; l < layers; l++) {
         for (size_t i = 0; i < n * e->m->n_kv_heads * e->m->d_head; i++)
             e->rows[i] = (float)kvg_rng_unit(&e->rng) - 0.5f;
-        if (fill_layer(e, l, n, 1))
+        if (fill_layer(e, l, n, 0, 1))
             return;
     }
     kvg_store_bytes(e->store, &b);
@@ -183,7 +185,7 @@ void kvg_equal_close(struct kvg_equal *e)
 {
     if (!e)
         return;
-    float *all[] = {e->rows,   e->noise,   e->queries,  e->moments,
+    float *all[] = {e->rows,    e->noise,   e->queries,  e->moments,
                     e->weights, e->scratch, e->scratch2, e->room};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
@@ -200,7 +202,7 @@ static size_t layer_bytes(struct kvg_equal *e, size_t n_slots)
     if (e->memo[n_slots])
         return e->memo[n_slots];
     kvg_store_reset(e->store);
-    fill_layer(e, 0, n_slots, 0);
+    fill_layer(e, 0, n_slots, 0, 0);
     kvg_store_bytes(e->store, &b);
     return e->memo[n_slots] = b.payload + b.scales + b.state - e->store->held_bytes;
 }
@@ -221,26 +223,26 @@ static int wraps_choose(const struct kvg_pipeline *p)
     return 0;
 }
 
-static double carried_out(struct kvg_equal *e, size_t layer, size_t n)
+static double carried_out(struct kvg_equal *e, size_t layer, struct kvg_equal_at at)
 {
     struct kvg_bytes b;
     kvg_store_reset(e->store);
-    fill_layer(e, layer, n, 1);
+    fill_layer(e, layer, at.n_tokens, at.n_more, 1);
     kvg_store_bytes(e->store, &b);
     return (double)(b.logical - e->store->held_bytes);
 }
 
-double kvg_equal_bytes(struct kvg_equal *e, size_t n, const struct kvg_budget *budget)
+double kvg_equal_bytes(struct kvg_equal *e, struct kvg_equal_at at, const struct kvg_budget *budget)
 {
     const struct kvg_pipeline *p = &e->pipe;
-    size_t layers = e->m->n_layers, before = SIZE_MAX;
+    size_t layers = e->m->n_layers, before = SIZE_MAX, n = at.n_tokens + at.n_more;
     double sum = (double)kvg_stream_held_bytes(e->m, p), last = 0;
     if (p->keep && p->keep->budget)
         *p->keep->budget = budget ? *budget : e->own;
     for (size_t l = 0; l < layers; l++) {
-        size_t slots = kvg_pipeline_keep(p, l, n, n);
+        size_t slots = kvg_pipeline_keep(p, l, at.n_tokens, at.n_tokens) + at.n_more;
         if (slots != before && wraps_choose(p))
-            last = carried_out(e, l, n);
+            last = carried_out(e, l, at);
         else if (slots != before)
             last = (double)layer_bytes(e, slots) + index_bytes(e, slots, n);
         before = slots;
@@ -256,18 +258,18 @@ static struct kvg_budget share_of(size_t n_keep, size_t n)
     return (struct kvg_budget){KVG_BUDGET_SHARE, share};
 }
 
-static double at(struct kvg_equal *e, size_t n_keep, size_t n)
+static double keeping(struct kvg_equal *e, size_t n_keep, struct kvg_equal_at at)
 {
-    struct kvg_budget b = share_of(n_keep, n);
-    return kvg_equal_bytes(e, n, &b);
+    struct kvg_budget b = share_of(n_keep, at.n_tokens);
+    return kvg_equal_bytes(e, at, &b);
 }
 
-int kvg_equal_find(struct kvg_equal *e, size_t n, double target, struct kvg_budget *budget,
-                   struct kvg_err *err)
+int kvg_equal_find(struct kvg_equal *e, struct kvg_equal_at at, double target,
+                   struct kvg_budget *budget, struct kvg_err *err)
 {
     const struct kvg_inst *keep = e->pipe.keep;
     if (!keep || !keep->budget) {
-        double fixed = kvg_equal_bytes(e, n, NULL);
+        double fixed = kvg_equal_bytes(e, at, NULL);
         if (fabs(fixed / target - 1) <= KVG_EQUAL_TOLERANCE)
             return 0;
         return KVG_FAIL(err, KVG_ENONE,
@@ -275,8 +277,8 @@ int kvg_equal_find(struct kvg_equal *e, size_t n, double target, struct kvg_budg
                         "it with a strategy that evicts",
                         target);
     }
-    size_t lo = 1, hi = n;
-    double least = at(e, lo, n), most = at(e, hi, n);
+    size_t lo = 1, hi = at.n_tokens;
+    double least = keeping(e, lo, at), most = keeping(e, hi, at);
     if (least > target * (1 + KVG_EQUAL_TOLERANCE))
         return KVG_FAIL(err, KVG_ENONE,
                         "%.0f bytes a token are out of reach: one slot a head takes more", target);
@@ -285,12 +287,12 @@ int kvg_equal_find(struct kvg_equal *e, size_t n, double target, struct kvg_budg
                         "%.0f bytes a token are out of reach: everything takes less", target);
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
-        if (at(e, mid, n) <= target)
+        if (keeping(e, mid, at) <= target)
             lo = mid;
         else
             hi = mid;
     }
-    size_t best = fabs(at(e, lo, n) - target) <= fabs(at(e, hi, n) - target) ? lo : hi;
-    *budget = share_of(best, n);
+    size_t best = fabs(keeping(e, lo, at) - target) <= fabs(keeping(e, hi, at) - target) ? lo : hi;
+    *budget = share_of(best, at.n_tokens);
     return 0;
 }

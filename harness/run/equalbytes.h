@@ -24,14 +24,20 @@ int kvg_equal_open(struct kvg_equal **e, const char *spec, const struct kvg_mode
                    size_t max_tokens, struct kvg_arena *a, struct kvg_err *err);
 void kvg_equal_close(struct kvg_equal *e);
 
-/* Bytes per token at the end of a prompt that makes the text n_tokens long, under a budget (NULL:
- * the strategy's own). */
-double kvg_equal_bytes(struct kvg_equal *e, size_t n_tokens, const struct kvg_budget *budget);
+/* Where a strategy chooses: when the text is n_tokens long; n_more of the prompt come on top (a
+ * question it does not see; 0 = none). n_tokens + n_more <= max_tokens. */
+struct kvg_equal_at {
+    size_t n_tokens, n_more;
+};
+
+/* Bytes per token at the end of the prompt, under a budget (NULL: the strategy's own). */
+double kvg_equal_bytes(struct kvg_equal *e, struct kvg_equal_at at,
+                       const struct kvg_budget *budget);
 
 /* The budget that comes nearest to `target` bytes per token. KVG_ENONE, with the reason, when the
  * target is out of reach: the strategy has no budget, holds more than the target at its least, or
  * less at its most. */
-int kvg_equal_find(struct kvg_equal *e, size_t n_tokens, double target, struct kvg_budget *budget,
-                   struct kvg_err *err);
+int kvg_equal_find(struct kvg_equal *e, struct kvg_equal_at at, double target,
+                   struct kvg_budget *budget, struct kvg_err *err);
 
 #endif

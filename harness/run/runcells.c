@@ -139,13 +139,13 @@ static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *
     c->arm = arm;
     c->round = g->round;
     c->seed_index = seed_index;
-    size_t use = g->question_index ? KVG_FIT_SECOND : (size_t)c->lane;
-    if (p->strategies[strategy].fits)
-        c->fit = &p->strategies[strategy].fits[c->item * KVG_FIT_N + use];
     /* The time lane takes one choice, and no part of it depends on which. */
     c->unseen = g->kind == KVG_GROUP_DRIFT
                     ? g->unseen
                     : p->strategies[strategy].chooses && !p->suite->queries[KVG_QUERY_SEEN];
+    size_t use = g->question_index ? KVG_FIT_SECOND : (size_t)c->lane;
+    if (p->strategies[strategy].fits)
+        c->fit = &p->strategies[strategy].fits[kvg_fit_index(c->item, use, c->unseen)];
     c->question_index = g->question_index;
     c->query = query_of(p, c);
     set_key(p, c);

@@ -36,21 +36,21 @@ const char *kvg_fit_resolved(const char *resolved, double target, struct kvg_are
                             at + strcspn(at, ",+"));
 }
 
-/* Length of the text at the end of the last prompt that is measured in a lane. */
-static size_t prompt_end(const struct kvg_item_tokens *t, enum kvg_lane lane)
+/* The end of a turn's prompt. */
+static struct kvg_equal_at prompt_end(const struct kvg_turn_tokens *u, int unseen)
 {
-    const struct kvg_turn_tokens *u =
-        &t->turns[lane == KVG_LANE_TIME ? t->last_timed : t->last_scored];
-    return u->start + u->n_prompt;
+    size_t more = unseen ? u->n_prompt - u->question : 0;
+    return (struct kvg_equal_at){u->start + u->n_prompt - more, more};
 }
 
-/* The same for what a budget of kvg_plan_strategy.fits is meant for. Of two questions the first
- * counts: compression comes there. */
-static size_t fit_length(const struct kvg_plan_item *it, size_t use)
+/* What a budget of kvg_plan_strategy.fits is meant for: the end of the last prompt that is measured
+ * in a lane. Of two questions the first counts: compression comes there. */
+static struct kvg_equal_at fit_at(const struct kvg_plan_item *it, size_t use, int unseen)
 {
+    const struct kvg_item_tokens *t = &it->tokens;
     if (use == KVG_FIT_SECOND)
-        return it->second ? it->second[0].turns[0].n_prompt : 0;
-    return prompt_end(&it->tokens, (enum kvg_lane)use);
+        return it->second ? prompt_end(&it->second[0].turns[0], unseen) : (struct kvg_equal_at){0};
+    return prompt_end(&t->turns[use == KVG_LANE_TIME ? t->last_timed : t->last_scored], unseen);
 }
 
 static size_t longest_prompt(const struct kvg_runplan *p)
@@ -58,21 +58,21 @@ static size_t longest_prompt(const struct kvg_runplan *p)
     size_t most = 1;
     for (size_t i = 0; i < p->n_items; i++)
         for (size_t use = 0; use < KVG_FIT_N; use++) {
-            size_t n = fit_length(&p->items[i], use);
+            size_t n = fit_at(&p->items[i], use, 0).n_tokens;
             most = n > most ? n : most;
         }
     return most < p->model->n_ctx ? most : p->model->n_ctx;
 }
 
 static int fit_one(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_plan_strategy *s,
-                   size_t item, size_t use, struct kvg_err *err)
+                   size_t item, size_t use, int unseen, struct kvg_err *err)
 {
-    struct kvg_fit *f = &s->fits[item * KVG_FIT_N + use];
-    size_t n = fit_length(&p->items[item], use);
+    struct kvg_fit *f = &s->fits[kvg_fit_index(item, use, unseen)];
+    struct kvg_equal_at at = fit_at(&p->items[item], use, unseen);
     struct kvg_err why;
-    if (n > p->model->n_ctx)
-        return 0; /* the cell ends with the context's error */
-    int rc = kvg_equal_find(e, n, s->target_bytes, &f->budget, &why);
+    if (at.n_tokens + at.n_more > p->model->n_ctx || !at.n_tokens)
+        return 0; /* the cell ends with the context's error; nothing to choose from */
+    int rc = kvg_equal_find(e, at, s->target_bytes, &f->budget, &why);
     if (rc == KVG_ENONE)
         f->reason = kvg_arena_strdup(&p->arena, why.msg);
     else if (rc)
@@ -83,21 +83,29 @@ static int fit_one(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_plan_s
     return rc == KVG_ENONE ? 0 : rc;
 }
 
+static int is_wanted(const struct kvg_runplan *p, const struct kvg_plan_strategy *s,
+                     const struct kvg_plan_item *it, size_t use, int unseen)
+{
+    int used = use == KVG_FIT_SECOND  ? it->second != NULL
+               : use == KVG_LANE_TIME ? it->timed
+                                      : it->drift;
+    if (!s->chooses)
+        return used && !unseen;
+    return used && p->suite->queries[unseen ? KVG_QUERY_UNSEEN : KVG_QUERY_SEEN];
+}
+
 static int fit_strategy(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_plan_strategy *s,
                         struct kvg_err *err)
 {
     int rc = 0;
-    s->fits = kvg_arena_array(&p->arena, p->n_items * KVG_FIT_N, sizeof *s->fits);
+    s->fits = kvg_arena_array(&p->arena, kvg_fit_index(p->n_items, 0, 0), sizeof *s->fits);
     if (!s->fits)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
-    for (size_t i = 0; i < p->n_items && !rc; i++) {
-        if (p->items[i].drift)
-            rc = fit_one(p, e, s, i, KVG_LANE_DRIFT, err);
-        if (!rc && p->items[i].timed)
-            rc = fit_one(p, e, s, i, KVG_LANE_TIME, err);
-        if (!rc && p->items[i].second)
-            rc = fit_one(p, e, s, i, KVG_FIT_SECOND, err);
-    }
+    for (size_t i = 0; i < p->n_items; i++)
+        for (size_t use = 0; use < KVG_FIT_N; use++)
+            for (int unseen = 0; unseen < 2 && !rc; unseen++)
+                if (is_wanted(p, s, &p->items[i], use, unseen))
+                    rc = fit_one(p, e, s, i, use, unseen, err);
     return rc;
 }
 

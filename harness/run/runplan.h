@@ -32,13 +32,17 @@ struct kvg_fit {
 
 /* What a budget of an item is for: a lane, or two questions after one context. */
 enum { KVG_FIT_SECOND = KVG_LANE_N, KVG_FIT_N };
+static inline size_t kvg_fit_index(size_t item, size_t use, int unseen)
+{
+    return (item * KVG_FIT_N + use) * 2 + (size_t)unseen;
+}
 
 /* A spec of the suite, parsed for the model. */
 struct kvg_plan_strategy {
     const char *label; /* as the user wrote it; with a target `spec@4000B` */
     const char *spec, *resolved;
     double target_bytes;             /* per token of logical length at a prompt's end; 0 = none */
-    struct kvg_fit *fits;            /* [n_items, KVG_FIT_N] with a target */
+    struct kvg_fit *fits;            /* at kvg_fit_index, with a target */
     struct kvg_pipeline pipe;        /* opened; the executor's streams may borrow it */
     int timed;                       /* wanted in the time lane */
     int takes_seed;                  /* draws random numbers */
