@@ -143,7 +143,7 @@ static struct kvg_cell *add_cell(struct kvg_runplan *p, const struct kvg_group *
     c->unseen = g->kind == KVG_GROUP_DRIFT
                     ? g->unseen
                     : p->strategies[strategy].chooses && !p->suite->queries[KVG_QUERY_SEEN];
-    size_t use = g->question_index ? KVG_FIT_SECOND : (size_t)c->lane;
+    size_t use = g->question_index ? KVG_FIT_QUESTION + g->question_index - 1 : (size_t)c->lane;
     if (p->strategies[strategy].fits)
         c->fit = &p->strategies[strategy].fits[kvg_fit_index(c->item, use, c->unseen)];
     c->question_index = g->question_index;

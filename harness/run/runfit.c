@@ -44,12 +44,14 @@ static struct kvg_equal_at prompt_end(const struct kvg_turn_tokens *u, int unsee
 }
 
 /* What a budget of kvg_plan_strategy.fits is meant for: the end of the last prompt that is measured
- * in a lane. Of two questions the first counts: compression comes there. */
+ * in a lane, or of the question that is scored. */
 static struct kvg_equal_at fit_at(const struct kvg_plan_item *it, size_t use, int unseen)
 {
     const struct kvg_item_tokens *t = &it->tokens;
-    if (use == KVG_FIT_SECOND)
-        return it->second ? prompt_end(&it->second[0].turns[0], unseen) : (struct kvg_equal_at){0};
+    if (use >= KVG_FIT_QUESTION) {
+        size_t k = use - KVG_FIT_QUESTION;
+        return it->second ? prompt_end(&it->second[k].turns[k], unseen) : (struct kvg_equal_at){0};
+    }
     return prompt_end(&t->turns[use == KVG_LANE_TIME ? t->last_timed : t->last_scored], unseen);
 }
 
@@ -86,9 +88,9 @@ static int fit_one(struct kvg_runplan *p, struct kvg_equal *e, struct kvg_plan_s
 static int is_wanted(const struct kvg_runplan *p, const struct kvg_plan_strategy *s,
                      const struct kvg_plan_item *it, size_t use, int unseen)
 {
-    int used = use == KVG_FIT_SECOND  ? it->second != NULL
-               : use == KVG_LANE_TIME ? it->timed
-                                      : it->drift;
+    int used = use >= KVG_FIT_QUESTION ? it->second != NULL
+               : use == KVG_LANE_TIME  ? it->timed
+                                       : it->drift;
     if (!s->chooses)
         return used && !unseen;
     return used && p->suite->queries[unseen ? KVG_QUERY_UNSEEN : KVG_QUERY_SEEN];

@@ -30,8 +30,8 @@ struct kvg_fit {
     const char *reason;
 };
 
-/* What a budget of an item is for: a lane, or two questions after one context. */
-enum { KVG_FIT_SECOND = KVG_LANE_N, KVG_FIT_N };
+/* What a budget of an item is for: a lane, or one of two questions after one context. */
+enum { KVG_FIT_QUESTION = KVG_LANE_N, KVG_FIT_N = KVG_FIT_QUESTION + 2 };
 static inline size_t kvg_fit_index(size_t item, size_t use, int unseen)
 {
     return (item * KVG_FIT_N + use) * 2 + (size_t)unseen;
