@@ -98,7 +98,7 @@ static const struct kvg_opt opts[] = {
 
 const struct kvg_strategy kvg_pyramidkv = {
     .name = "pyramidkv",
-    .summary = "snapkv's votes with budgets that fall from the lowest layer to the highest",
+    .summary = "what the last queries vote for, with budgets that fall from the lowest layer to the highest",
     .source = "Cai et al. 2024, arXiv 2406.02069, section 4",
     .observes = "column sums of attention over the last `window` queries of a prompt",
     .kind = KVG_KIND_KEEP,
