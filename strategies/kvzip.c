@@ -1,19 +1,18 @@
 /* kvzip: what the model needs to repeat the text. When a prompt has ended the model is asked to
  * repeat the conversation, chunk by chunk, on top of the cache; a slot scores the largest attention
  * that any of those queries pays to it, and the lowest scores of all layers and heads go. No
- * question is looked at. The slots of the first positions stay, the very first one before all.
- *
- * A chunk is shorter than asked for where the context has no room for more; where it has no room
- * for one token more than the instruction, the engine is told what would be needed and refuses. */
+ * question is looked at. The slots of the first positions stay, the very first one before all. A
+ * chunk is shorter than asked for where the model's context has no room for more; where not even
+ * LEAST tokens fit, the engine is told what would be needed and refuses. */
 #include "strategies/strategy.h"
 
 #include <string.h>
 
-static const char first_text[] = "\n\nRepeat the previous context exactly.";
-static const char later_text[] =
-    "\n\nRepeat the part of the previous context exactly, starting with";
+static const char *const asks[] = {
+    "\n\nRepeat the previous context exactly.",
+    "\n\nRepeat the part of the previous context exactly, starting with"}; /* and HINT tokens */
 
-enum { INSTRUCTION_MAX = 256, HINT = 8 };
+enum { INSTRUCTION_MAX = 256, HINT = 8, LEAST = 16 };
 
 struct opt {
     struct kvg_budget budget;
@@ -27,8 +26,8 @@ struct state {
 };
 
 struct user {
-    int32_t first[INSTRUCTION_MAX], later[INSTRUCTION_MAX], end[INSTRUCTION_MAX];
-    size_t n_first, n_later, n_end;
+    int32_t ask[2][INSTRUCTION_MAX], end[INSTRUCTION_MAX];
+    size_t n_ask[2], n_end;
     float *room; /* [n_layers * n_kv_heads * n_ctx] */
 };
 
@@ -47,8 +46,10 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
     const struct kvg_dims *d = &in->dims;
     if (!d->encode)
         return KVG_FAIL(err, KVG_EUSAGE,
-                        "strategy 'kvzip' asks the model in words and needs a tokenizer; use a "
-                        "model file that has one");
+                        "strategy 'kvzip' asks in words; use a model file with a tokenizer");
+    if (in->schedule.kind == KVG_SCHED_EVERY)
+        return KVG_FAIL(err, KVG_EUSAGE,
+                        "strategy 'kvzip' asks at a prompt's end; use 'schedule=turn'");
     struct user *u = in->user = kvg_arena_alloc(in->arena, sizeof *u);
     if (!u || !(u->room = kvg_arena_array(in->arena, d->n_layers * d->n_kv_heads * d->n_ctx,
                                           sizeof *u->room)))
@@ -57,10 +58,10 @@ static int init(struct kvg_inst *in, struct kvg_err *err)
     in->needs.obs[0].kind = KVG_OBS_MAX;
     in->needs.n_side = 1;
     in->needs.side_floats[0] = 1;
-    int rc = encode(in, first_text, u->first, &u->n_first, err);
-    if (!rc)
-        rc = encode(in, later_text, u->later, &u->n_later, err);
-    return rc ? rc : encode(in, "\n", u->end, &u->n_end, err);
+    int rc = encode(in, "\n", u->end, &u->n_end, err);
+    for (size_t i = 0; i < 2 && !rc; i++)
+        rc = encode(in, asks[i], u->ask[i], &u->n_ask[i], err);
+    return rc;
 }
 
 static size_t append(int32_t *out, size_t at, const int32_t *tokens, size_t n)
@@ -75,11 +76,11 @@ static size_t auxiliary(struct kvg_inst *in, const struct kvg_text *text, size_t
     const struct opt *o = in->opt;
     const struct user *u = in->user;
     struct state *s = in->state;
-    size_t hint = u->n_later + HINT, n = 0, chunk = (size_t)o->chunk;
-    size_t words = (u->n_first > hint ? u->n_first : hint) + u->n_end;
+    size_t later = index > 0, chunk = (size_t)o->chunk, hinted = u->n_ask[1] + HINT;
+    size_t words = (u->n_ask[0] > hinted ? u->n_ask[0] : hinted) + u->n_end;
     size_t room = in->dims.n_ctx - text->n_tokens; /* the model's, whatever was reserved */
-    if (room <= words)
-        return words + 1;
+    if (room < words + LEAST)
+        return words + LEAST;
     chunk = chunk < room - words ? chunk : room - words;
     size_t from = index * chunk;
     if (from >= text->n_tokens)
@@ -87,14 +88,9 @@ static size_t auxiliary(struct kvg_inst *in, const struct kvg_text *text, size_t
     size_t part = text->n_tokens - from < chunk ? text->n_tokens - from : chunk;
     if (words + part > cap)
         return words + part;
-    s->first_pass = index == 0;
-    if (index == 0) {
-        n = append(out, n, u->first, u->n_first);
-    } else {
-        size_t known = from < HINT ? from : HINT;
-        n = append(out, n, u->later, u->n_later);
-        n = append(out, n, text->tokens + from - known, known);
-    }
+    s->first_pass = !later;
+    size_t known = from < HINT ? from : HINT, n = append(out, 0, u->ask[later], u->n_ask[later]);
+    n = append(out, n, text->tokens + from - known, known);
     n = append(out, n, u->end, u->n_end);
     return append(out, n, text->tokens + from, part);
 }
@@ -214,7 +210,7 @@ static const struct kvg_opt opts[] = {
      .type = KVG_OPT_INT,
      .offset = offsetof(struct opt, chunk),
      .def = "2048",
-     .min = 16,
+     .min = LEAST,
      .max = 1 << 20,
      .metavar = "N",
      .help = "tokens that are repeated at a time"},
@@ -238,9 +234,7 @@ const struct kvg_strategy kvg_kvzip = {
     .summary =
         "keeps what the model attends to when it repeats the text, over all layers and heads",
     .source = "Kim et al. 2025, arXiv 2505.23416, section 3",
-    .observes =
-        "largest attention of extra passes that feed the whole text once more on top of the "
-        "cache: about two to three prefills, one f32 per slot",
+    .observes = "extra passes that repeat the text, about two prefills more; one f32 per slot",
     .kind = KVG_KIND_KEEP,
     .opts = opts,
     .opts_bytes = sizeof(struct opt),

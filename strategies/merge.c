@@ -2,14 +2,21 @@
  * older ones those with the largest attention received so far. What goes is not wholly lost: with a
  * probability that grows with its own attention against that of its successors, its value is spread
  * over the next tokens that stay; its key is dropped. Those that go at once are taken in the order
- * of the text. */
+ * of the text.
+ *
+ * Published as a rule of decoding, one token a step. What a prompt has too much of is dropped,
+ * unless `prompt=merge`: hundreds of values piled upon the few that stay drown these. */
 #include "strategies/strategy.h"
 
 struct opt {
     struct kvg_budget budget;
     double recent;
     int64_t into;
+    int prompt, against;
 };
+
+enum { PROMPT_DROP, PROMPT_MERGE };
+enum { AGAINST_MEAN, AGAINST_MAX };
 
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
@@ -46,13 +53,16 @@ static void choose(const struct kvg_inst *in, const struct kvg_view *v, size_t h
     kvg_mark_best(v, scores, n, n_keep, stays);
 }
 
-/* Slot j, which goes, into the first n of the slots that follow and stay. */
-static void spread(const struct kvg_view *v, size_t head, size_t j, const float *acc,
-                   const uint32_t *into, size_t n, struct kvg_plan *plan)
+/* Slot j, which goes, into the n slots that follow and stay, if it so happens. `most` is the
+ * largest sum of attention of all that stay. */
+static void spread(const struct kvg_inst *in, const struct kvg_view *v, size_t head, size_t j,
+                   const float *acc, float most, const uint32_t *into, size_t n,
+                   struct kvg_plan *plan)
 {
+    const struct opt *o = in->opt;
     double sum = 0, draw = kvg_rng_unit(v->rng);
     for (size_t i = 0; i < n; i++)
-        sum += (double)acc[into[i]];
+        sum += (double)(o->against == AGAINST_MAX ? most : acc[into[i]]);
     if (n > 0 && draw * sum < (double)acc[j] * (double)n)
         kvg_plan_merge(plan, v->layer, head, j, into, n, 1.0f / (float)n);
 }
@@ -63,7 +73,8 @@ static void compress_head(const struct kvg_inst *in, const struct kvg_view *v, s
     const struct opt *o = in->opt;
     size_t n = kvg_view_slots(v, head), m = 0, before = 0, gone = 0;
     size_t n_keep = kvg_budget_slots(in->budget, v->n_logical, &in->dims);
-    float *acc = v->scratch;
+    size_t into = v->phase == KVG_PHASE_DECODE || o->prompt == PROMPT_MERGE ? (size_t)o->into : 0;
+    float *acc = v->scratch, most = 0;
     unsigned char *stays = (unsigned char *)(v->scratch + 2 * v->max_slots);
     if (n_keep >= n)
         return;
@@ -72,8 +83,10 @@ static void compress_head(const struct kvg_inst *in, const struct kvg_view *v, s
         return;
     choose(in, v, head, n, n_keep, acc, stays);
     for (size_t j = 0; j < n; j++)
-        if (stays[j])
+        if (stays[j]) {
             kept[m++] = (uint32_t)j;
+            most = acc[j] > most ? acc[j] : most;
+        }
     for (size_t j = 0; j < n; j++) {
         size_t next = n_keep - before;
         if (stays[j]) {
@@ -81,8 +94,7 @@ static void compress_head(const struct kvg_inst *in, const struct kvg_view *v, s
             continue;
         }
         gone = j;
-        spread(v, head, j, acc, kept + before, next < (size_t)o->into ? next : (size_t)o->into,
-               plan);
+        spread(in, v, head, j, acc, most, kept + before, next < into ? next : into, plan);
     }
     if (n_keep + 1 == n)
         kvg_plan_drop_range(plan, v->layer, head, gone, gone + 1);
@@ -119,6 +131,19 @@ static const struct kvg_opt opts[] = {
      .max = 4096,
      .metavar = "N",
      .help = "following tokens that a dropped value is spread over, fewer where fewer follow"},
+    {.name = "prompt",
+     .type = KVG_OPT_CHOICE,
+     .offset = offsetof(struct opt, prompt),
+     .def = "drop",
+     .choices = "drop|merge",
+     .help = "what happens to the values that go when a prompt has ended"},
+    {.name = "against",
+     .type = KVG_OPT_CHOICE,
+     .offset = offsetof(struct opt, against),
+     .def = "mean",
+     .choices = "mean|max",
+     .help = "what its attention is held against: the mean of those it would be spread over, as in "
+             "the paper, or the largest of all that stay, as in the authors' code"},
     {0}};
 
 const struct kvg_strategy kvg_merge = {

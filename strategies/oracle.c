@@ -17,7 +17,9 @@ struct state {
 
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
-    (void)err;
+    if (in->schedule.kind == KVG_SCHED_EVERY)
+        return KVG_FAIL(err, KVG_EUSAGE,
+                        "strategy 'oracle' looks ahead at a prompt's end; use 'schedule=turn'");
     in->needs.future = 1;
     in->needs.n_obs = 1;
     in->needs.n_side = 1;

@@ -215,8 +215,9 @@ static void test_kvzip_turns(void **state)
     gen_stream_close(&st);
 }
 
-/* A model without words cannot be asked, and a full context has no room to ask in. */
-static void test_kvzip_refuses(void **state)
+/* A model without words cannot be asked, a full context has no room to ask in, and looking while
+ * decoding would need passes that only a prompt's end has. */
+static void test_refusals(void **state)
 {
     (void)state;
     struct kvg_arena a;
@@ -228,6 +229,11 @@ static void test_kvzip_refuses(void **state)
     kvg_arena_init(&a);
     assert_int_equal(kvg_pipeline_open(&p, "kvzip", &dims, &a, &err), KVG_EUSAGE);
     assert_non_null(strstr(err.msg, "tokenizer"));
+    static const char *const often[] = {"kvzip:schedule=every:8", "oracle:schedule=every:8"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(kvg_pipeline_open(&p, often[i], &eng.dims, &a, &err), KVG_EUSAGE);
+        assert_non_null(strstr(err.msg, "schedule"));
+    }
     kvg_arena_release(&a);
     gen_stream_open(&st, &eng, "kvzip:budget=50%", 1);
     struct kvg_stream *s = &st.s;
@@ -344,13 +350,17 @@ static const struct kvg_strategy recorder = {
     .name = "record", .kind = KVG_KIND_READ, .observe = record};
 
 /* Values of one head by hand: what went is spread over its successors among what stayed. */
-static size_t check_values(const struct gen_stream *st, size_t r, size_t into, struct kvg_rng *rng)
+static size_t check_values(const struct gen_stream *st, size_t r, size_t into, int against_max,
+                           struct kvg_rng *rng)
 {
     int32_t pos[CTX];
     float got[CTX * D];
     double want[CTX * D];
     size_t m = st->s.store->heads[r].n_slots, k = 0, merged = 0;
+    double most = 0;
     kvg_store_positions(st->s.store, r / KV, r % KV, pos);
+    for (size_t i = 0; i < m; i++)
+        most = fmax(most, before.acc[r][pos[i]]);
     kvg_store_read(st->s.store, r / KV, r % KV, KVG_COL_V, 0, m, got);
     for (size_t j = 0; j < before.n[r]; j++)
         if (k < m && pos[k] == before.pos[r][j]) {
@@ -369,7 +379,7 @@ static size_t check_values(const struct gen_stream *st, size_t r, size_t into, s
         double mean = 0, draw = kvg_rng_unit(rng);
         for (size_t i = 0; i < n; i++)
             mean += before.acc[r][pos[k + i]] / (double)n;
-        if (n == 0 || draw >= before.acc[r][before.pos[r][j]] / mean)
+        if (n == 0 || draw >= before.acc[r][before.pos[r][j]] / (against_max ? most : mean))
             continue;
         merged++;
         for (size_t i = 0; i < n * D; i++)
@@ -385,11 +395,15 @@ static void test_merge(void **state)
     (void)state;
     static const struct {
         const char *spec, *plain;
-        size_t into;
-    } cases[] = {{"merge:budget=24", "h2o:budget=24", 32},
-                 {"merge:budget=24,into=3", "h2o:budget=24", 3},
-                 {"merge:budget=30%,recent=0.2,into=8", "h2o:budget=30%,recent=0.2", 8},
-                 {"merge:budget=16,recent=0", "h2o:budget=16,recent=0", 32}};
+        size_t into, into_at_prompt;
+        int against_max;
+    } cases[] = {
+        {"merge:budget=24", "h2o:budget=24", 32, 0, 0},
+        {"merge:budget=24,into=3,prompt=merge", "h2o:budget=24", 3, 3, 0},
+        {"merge:budget=30%,recent=0.2,into=8,prompt=merge", "h2o:budget=30%,recent=0.2", 8, 8, 0},
+        {"merge:budget=16,recent=0,prompt=merge", "h2o:budget=16,recent=0", 32, 32, 0},
+        {"merge:budget=24,prompt=merge,against=max", "h2o:budget=24", 32, 32, 1}};
+    size_t total = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct gen_stream st, plain;
         struct kvg_rng rng = {7};
@@ -399,8 +413,9 @@ static void test_merge(void **state)
         add_spy(&st, &recorder);
         gen_prompt(&eng, &st, text, 50, rows);
         for (size_t r = 0; r < ROWS; r++)
-            merged += check_values(&st, r, cases[i].into, &rng);
-        assert_true(merged > 0); /* without recent ones, what goes has less than what stays */
+            merged += check_values(&st, r, cases[i].into_at_prompt, cases[i].against_max, &rng);
+        assert_true((merged > 0) == (i > 0));
+        /* without recent ones, what goes has less than what stays, and is not always merged */
         assert_true(i < 3 || merged < st.s.store->count.n_evicted);
         gen_stream_open(&plain, &eng, cases[i].plain, 7); /* the prompt's choice is the same */
         gen_prompt(&eng, &plain, text, 50, rows);
@@ -413,21 +428,24 @@ static void test_merge(void **state)
             assert_memory_equal(a, b, n * sizeof *a);
         }
         gen_stream_close(&plain);
+        merged = 0;
         for (size_t k = 0; k < 12; k++) {
             gen_steps(&eng, &st, text + 50 + k, 1, rows);
             for (size_t r = 0; r < ROWS; r++)
-                check_values(&st, r, cases[i].into, &rng);
+                merged += check_values(&st, r, cases[i].into, cases[i].against_max, &rng);
             assert_int_equal(kvg_store_check(st.s.store, NULL), 0);
         }
+        total += merged;
         gen_stream_close(&st);
     }
+    assert_true(total > 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_recompute), cmocka_unit_test(test_kvzip),
-        cmocka_unit_test(test_kvzip_turns),      cmocka_unit_test(test_kvzip_refuses),
+        cmocka_unit_test(test_kvzip_turns),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_oracle),           cmocka_unit_test(test_merge),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
