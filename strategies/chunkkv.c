@@ -88,6 +88,7 @@ const struct kvg_strategy kvg_chunkkv = {
     .source = "Liu et al. 2025, arXiv 2502.00299",
     .observes = "the scores of the strategy it wraps",
     .kind = KVG_KIND_WRAP,
+    .recounts = 1,
     .opts = opts,
     .opts_bytes = sizeof(struct opt),
     .path_dependent = 1,

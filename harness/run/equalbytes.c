@@ -97,7 +97,7 @@ static int fill_layer(struct kvg_equal *e, size_t layer, size_t n, size_t n_more
     struct kvg_inst *keep = e->pipe.keep, *encode = e->pipe.encode;
     int rc = 0;
     kvg_store_append(e->store, layer, e->rows, e->rows, width, 0, n);
-    for (size_t i = 0; i < e->m->n_heads * e->max_tokens; i++)
+    for (size_t i = 0; choose && i < e->m->n_heads * e->max_tokens; i++)
         e->noise[i] = (float)kvg_rng_unit(&e->rng);
     if (choose && keep && keep->s->score)
         kvg_pipeline_choose(&e->pipe, &v, e->room, &e->plan);
@@ -214,11 +214,11 @@ static double index_bytes(const struct kvg_equal *e, size_t n_slots, size_t n)
     return lists * (double)(n_slots * heads * sizeof(int32_t));
 }
 
-/* Wrappers may leave other counts than they were given: they are carried out. */
-static int wraps_choose(const struct kvg_pipeline *p)
+/* A wrapper that leaves other counts than it was given is carried out. */
+static int recounts(const struct kvg_pipeline *p)
 {
     for (size_t i = 0; i < p->n_wraps; i++)
-        if (p->wrap[i]->s->rescore)
+        if (p->wrap[i]->s->recounts)
             return 1;
     return 0;
 }
@@ -241,7 +241,7 @@ double kvg_equal_bytes(struct kvg_equal *e, struct kvg_equal_at at, const struct
         *p->keep->budget = budget ? *budget : e->own;
     for (size_t l = 0; l < layers; l++) {
         size_t slots = kvg_pipeline_keep(p, l, at.n_tokens, at.n_tokens) + at.n_more;
-        if (slots != before && wraps_choose(p))
+        if (slots != before && recounts(p))
             last = carried_out(e, l, at);
         else if (slots != before)
             last = (double)layer_bytes(e, slots) + index_bytes(e, slots, n);
