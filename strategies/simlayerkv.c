@@ -7,14 +7,54 @@
  * besides is left alone. */
 #include "strategies/strategy.h"
 
+#include <string.h>
+
 struct opt {
     double threshold;
     int64_t sinks, recent;
+    const char *params;
 };
+
+static int set_param(struct opt *o, const char *name, const char *value)
+{
+    int64_t one;
+    if (!strcmp(name, "lazy_threshold"))
+        return kvg_text_double(value, &o->threshold) || !(o->threshold >= 0 && o->threshold <= 1);
+    if (!strcmp(name, "n_recent"))
+        return kvg_text_i64(value, &o->recent) || o->recent < 2;
+    if (!strcmp(name, "n_initial"))
+        return kvg_text_i64(value, &o->sinks) || o->sinks < 0;
+    if (!strcmp(name, "n_last")) /* the last query alone decides */
+        return kvg_text_i64(value, &one) || one != 1;
+    return -1;
+}
+
+/* `name=value name=value`, as another implementation prints its settings. */
+static int take_params(struct kvg_inst *in, struct kvg_err *err)
+{
+    struct opt *o = in->opt;
+    char *text = kvg_arena_strdup(in->arena, o->params), *rest = NULL;
+    if (!text)
+        return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
+    for (char *p = strtok_r(text, " ", &rest); p; p = strtok_r(NULL, " ", &rest)) {
+        char *eq = strchr(p, '=');
+        if (eq)
+            *eq = 0;
+        if (!eq || set_param(o, p, eq + 1))
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "strategy 'simlayerkv': 'params' takes lazy_threshold, n_recent, "
+                            "n_initial and n_last=1 as name=value with spaces between, not '%s'",
+                            p);
+    }
+    return 0;
+}
 
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
-    (void)err;
+    const struct opt *o = in->opt;
+    int rc = o->params ? take_params(in, err) : 0;
+    if (rc)
+        return rc;
     in->needs.n_obs = 1;
     in->needs.obs[0].window = 1;
     return 0;
@@ -71,6 +111,11 @@ static const struct kvg_opt opts[] = {
      .max = 1 << 20,
      .metavar = "N",
      .help = "tokens before the last one that count as recent; N - 1 tokens stay"},
+    {.name = "params",
+     .type = KVG_OPT_STRING,
+     .offset = offsetof(struct opt, params),
+     .metavar = "TEXT",
+     .help = "the three in kvpress' words: 'lazy_threshold=0.9 n_last=1 n_recent=1024 n_initial=4'"},
     {0}};
 
 const struct kvg_strategy kvg_simlayerkv = {
