@@ -123,7 +123,8 @@ size_t kvg_stream_store_bytes(const struct kvg_model *m, const struct kvg_pipeli
 {
     size_t heads = m->n_layers * m->n_kv_heads, row = 2 * m->d_head * sizeof(float) + 4;
     for (size_t i = 0; i < p->needs.n_side; i++)
-        row += p->needs.side_floats[i] * sizeof(float);
+        row += p->needs.side_floats[i] * sizeof(float) /
+               (p->needs.side_page[i] > 1 ? p->needs.side_page[i] : 1);
     return heads * (n_tokens + 2 * KVG_TILE_SLOTS) * row;
 }
 
