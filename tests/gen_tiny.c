@@ -41,6 +41,13 @@ static const char *const items[] = {
     "{\"role\":\"user\",\"content\":\"Say anything at all.\"},"
     "{\"role\":\"user\",\"content\":\"Once more.\"}],"
     "\"meta\":{\"family\":\"open\",\"lang\":\"en\"}}",
+    "{\"id\":\"paste\",\"messages\":["
+    "{\"role\":\"user\",\"content\":\"Tide table.\\nMon 04:10 3.1 m, Tue 05:02 3.4 m, Wed 05:55 "
+    "3.6 m.\\n\\nWhich day is highest?\",\"question\":\"Which day is highest?\"},"
+    "{\"role\":\"assistant\",\"content\":\"Wednesday.\"},"
+    "{\"role\":\"user\",\"content\":\"And lowest?\"},"
+    "{\"role\":\"assistant\",\"content\":\"Monday, 3.1 m.\"}],"
+    "\"meta\":{\"family\":\"paste\",\"lang\":\"en\"}}",
     NULL};
 
 static void write_workload(const char *path)
@@ -185,10 +192,19 @@ size_t gen_tiny_count(const struct gen_tiny *t, const struct kvg_table *table)
 
 struct wanted {
     const char *strategy, *item, *mode, *lane, *arm;
+    const char *query; /* NULL = any */
+    int question;      /* -1 = any */
     struct kvg_row *row;
     struct kvg_arena *arena;
     int found;
 };
+
+static int question_of(const struct kvg_row *row)
+{
+    return kvg_row_has(row, KVG_CELLS_question_index)
+               ? (int)kvg_row_u64(row, KVG_CELLS_question_index)
+               : 0;
+}
 
 static int take_cell(void *arg, const struct kvg_row *row, struct kvg_err *err)
 {
@@ -200,6 +216,9 @@ static int take_cell(void *arg, const struct kvg_row *row, struct kvg_err *err)
         strcmp(kvg_row_str(row, KVG_CELLS_lane), w->lane) ||
         strcmp(kvg_row_str(row, KVG_CELLS_arm), w->arm))
         return 0;
+    if ((w->query && strcmp(kvg_row_str(row, KVG_CELLS_query), w->query)) ||
+        (w->question >= 0 && question_of(row) != w->question))
+        return 0;
     *w->row = *row;
     for (size_t c = 0; c < row->table->n_columns; c++)
         if (row->is_set[c] && row->table->columns[c].type == KVG_COL_STR)
@@ -208,15 +227,39 @@ static int take_cell(void *arg, const struct kvg_row *row, struct kvg_err *err)
     return 0;
 }
 
-const struct kvg_row *gen_tiny_cell(const struct gen_tiny *t, const char *strategy,
-                                    const char *item, const char *mode, const char *lane,
-                                    const char *arm)
+static const struct kvg_row *find(const struct gen_tiny *t, struct wanted w)
 {
     static struct kvg_row row;
     static struct kvg_arena arena;
-    struct wanted w = {strategy, item, mode, lane, arm, &row, &arena, 0};
+    w.row = &row;
+    w.arena = &arena;
     kvg_arena_release(&arena);
     kvg_arena_init(&arena);
     read_table(t, &kvg_table_cells, take_cell, &w);
     return w.found ? &row : NULL;
+}
+
+const struct kvg_row *gen_tiny_cell(const struct gen_tiny *t, const char *strategy,
+                                    const char *item, const char *mode, const char *lane,
+                                    const char *arm)
+{
+    return find(t, (struct wanted){.strategy = strategy,
+                                   .item = item,
+                                   .mode = mode,
+                                   .lane = lane,
+                                   .arm = arm,
+                                   .question = -1});
+}
+
+const struct kvg_row *gen_tiny_asked(const struct gen_tiny *t, const char *strategy,
+                                     const char *item, const char *mode, const char *query,
+                                     int question)
+{
+    return find(t, (struct wanted){.strategy = strategy,
+                                   .item = item,
+                                   .mode = mode,
+                                   .lane = "drift",
+                                   .arm = "main",
+                                   .query = query,
+                                   .question = question});
 }

@@ -19,7 +19,8 @@ struct gen_tiny {
 };
 
 /* Items of the workload: "chat" 3 turns with recorded replies and a check, "edit" whose third turn
- * replaces the second, "open" without recorded replies, "long" beyond the model's context. */
+ * replaces the second, "open" without recorded replies, "paste" with a context before its question
+ * and a second one, "long" beyond the model's context. */
 void gen_tiny_open(struct gen_tiny *t, int n_threads);
 void gen_tiny_close(struct gen_tiny *t);
 /* Chooses strategies and items by name, NULL-terminated; the arrays must live on. */
@@ -35,6 +36,10 @@ void gen_tiny_rows(const struct gen_tiny *t, const struct kvg_table *table, stru
 const struct kvg_row *gen_tiny_cell(const struct gen_tiny *t, const char *strategy,
                                     const char *item, const char *mode, const char *lane,
                                     const char *arm);
+/* The same in the drift lane by query, and by question index (0 = an ordinary replay). */
+const struct kvg_row *gen_tiny_asked(const struct gen_tiny *t, const char *strategy,
+                                     const char *item, const char *mode, const char *query,
+                                     int question);
 size_t gen_tiny_count(const struct gen_tiny *t, const struct kvg_table *table);
 
 #endif

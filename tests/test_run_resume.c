@@ -21,7 +21,7 @@
 
 static const char *specs[] = {"full", "random:budget=25%", "h2o:budget=25%",
                               "q8_0", "sink:budget=20",    NULL};
-static const char *items[] = {"chat", "edit", "open", NULL};
+static const char *items[] = {"chat", "edit", "open", "paste", NULL};
 static const struct kvg_table *const tables[] = {&kvg_table_cells, &kvg_table_turns,
                                                  &kvg_table_steps, &kvg_table_kept};
 
@@ -43,6 +43,8 @@ static int setup(void **state)
     gen_tiny_choose(&tiny, specs, items);
     tiny.suite.modes[KVG_MODE_FREE] = 1;
     tiny.suite.kept_item = "edit";
+    tiny.suite.queries[KVG_QUERY_UNSEEN] = 1;
+    tiny.suite.second_question = 1;
     if (gen_tiny_run(&tiny, 0, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         return -1;

@@ -302,9 +302,11 @@ static void add_memory(struct kvg_runplan *p)
 int kvg_runplan_add_cells(struct kvg_runplan *p, struct kvg_err *err)
 {
     const struct kvg_suite *s = p->suite;
-    size_t per_group = p->n_strategies * (s->n_seeds + 2) + 1;
+    size_t per_group = 1;
     size_t drift = (KVG_MODE_N + (s->second_question ? 2 : 0)) * KVG_QUERY_N;
     size_t max_groups = p->n_items * (drift + (s->lanes[KVG_LANE_TIME] ? s->rounds : 0)) + 1;
+    for (size_t i = 0; i < p->n_strategies; i++) /* and a floor's cell or a bare one */
+        per_group += (p->strategies[i].takes_seed ? s->n_seeds : 1) + 1;
     p->groups = kvg_arena_array(&p->arena, max_groups, sizeof *p->groups);
     p->cells = kvg_arena_array(&p->arena, max_groups * per_group, sizeof *p->cells);
     if (!p->groups || !p->cells)
