@@ -61,8 +61,7 @@ static void make_family(struct kind *k, size_t family, size_t target, char label
         .label = label,
         .spec = label,
         .role = family == 6 ? "oracle" : "strategy",
-        .share =
-            bytes / KVG_GEN_TOKEN_BYTES * (1 + 0.2 * sin((double)family * 7 + (double)target)),
+        .share = bytes / KVG_GEN_TOKEN_BYTES * (1 + 0.2 * sin((double)family * 7 + (double)target)),
         .kl = 0.02 * (0.2 + 0.9 * fabs(sin((double)family * 1.7))) / pow(3, (double)target)};
 }
 
@@ -88,7 +87,9 @@ struct writer {
 
 struct cell {
     size_t strategy, workload, item, round;
-    const char *mode, *target, *lane;
+    const char *mode, *target, *lane, *query;
+    int question;
+    double factor; /* of the KL */
     char id[96], item_name[32];
 };
 
@@ -130,7 +131,7 @@ static int is_drift(const struct cell *c)
 static int write_step(struct writer *w, const struct cell *c, size_t turn, size_t step)
 {
     struct kvg_row row;
-    double kl = kvg_gen_run_kl(c->strategy, c->item, turn, step);
+    double kl = c->factor * kvg_gen_run_kl(c->strategy, c->item, turn, step);
     double tokens = tokens_after(turn) - (double)w->g->n_steps + (double)step;
     kvg_row_init(&row, &kvg_table_steps);
     kvg_row_set_str(&row, KVG_STEPS_cell_id, c->id);
@@ -191,6 +192,9 @@ static void fill_names(struct kvg_row *row, const struct cell *c)
     kvg_row_set_str(row, KVG_CELLS_lane, c->lane);
     kvg_row_set_str(row, KVG_CELLS_arm, "main");
     kvg_row_set_u64(row, KVG_CELLS_round, c->round);
+    kvg_row_set_str(row, KVG_CELLS_query, c->query);
+    if (c->question)
+        kvg_row_set_u64(row, KVG_CELLS_question_index, (uint64_t)c->question);
 }
 
 static void fill_free(struct kvg_row *row, const struct cell *c, struct kvg_rng *rng)
@@ -214,8 +218,8 @@ static int write_cell(struct writer *w, struct cell *c)
     int rc = KVG_OK;
     size_t last = w->g->n_turns - 1;
     snprintf(c->item_name, sizeof c->item_name, "%s-%03zu", workload_names[c->workload], c->item);
-    snprintf(c->id, sizeof c->id, "%s-%zu-%s-%s-%s", c->item_name, c->strategy, c->mode, c->target,
-             c->lane);
+    snprintf(c->id, sizeof c->id, "%s-%zu-%s-%s-%s%s%d", c->item_name, c->strategy, c->mode,
+             c->target, c->lane, c->query, c->question);
     kvg_row_init(&row, &kvg_table_cells);
     fill_names(&row, c);
     kvg_row_set_u64(&row, KVG_CELLS_order, w->order++);
@@ -254,11 +258,26 @@ static int write_cell(struct writer *w, struct cell *c)
     return rc ? rc : kvg_csv_write(w->cells, &row, w->err);
 }
 
+/* The forced cells that strategy 3 has beside the usual one. */
+static int write_asked(struct writer *w, struct cell c)
+{
+    int rc = KVG_OK;
+    for (int k = 0; k < 3 && !rc; k++) {
+        c.query = k ? "seen" : "unseen";
+        c.question = k;
+        c.factor = 2 + k;
+        rc = write_cell(w, &c);
+    }
+    return rc;
+}
+
 static int write_item(struct writer *w, size_t workload, size_t item)
 {
     int rc = KVG_OK;
     for (size_t s = 0; s < w->g->n_strategies + 2 && !rc; s++) {
-        struct cell c = {.strategy = s, .workload = workload, .item = item};
+        int asks = w->g->with_query && s == 3;
+        struct cell c = {.strategy = s, .workload = workload, .item = item, .factor = 1};
+        c.query = asks ? "seen" : "";
         c.mode = "forced";
         c.target = "recorded";
         c.lane = "drift";
@@ -266,6 +285,8 @@ static int write_item(struct writer *w, size_t workload, size_t item)
             continue;
         if (s)
             rc = write_cell(w, &c);
+        if (!rc && asks)
+            rc = write_asked(w, c);
         c.lane = "time";
         for (c.round = 0; c.round < 3 && w->g->with_time && !rc && item < 4; c.round++)
             rc = write_cell(w, &c);

@@ -18,6 +18,8 @@ struct kvg_gen_run {
     int with_bench;  /* bench.csv */
     int with_kept;   /* kept.csv */
     int with_broken; /* one skipped and one failed cell */
+    int with_query;  /* strategy 3 seen and unseen (twice the KL), and its two questions after one
+                        context (three and four times) */
 };
 
 enum { KVG_GEN_STRATEGIES = 24 + 3 * 60, KVG_GEN_TOKEN_BYTES = 23040 /* f16 bytes of a token */ };

@@ -170,6 +170,84 @@ static void test_little_data(void **state)
     }
 }
 
+/* A row of drift_bytes.dat in pixels. */
+struct mark {
+    char name[128], role[16];
+    double bytes, kl;
+    int front;
+    double x, y, w; /* of its label; x is NaN when it has none */
+};
+
+static double var_of(const char *vars, const char *name)
+{
+    char key[32];
+    double v = 0;
+    snprintf(key, sizeof key, "%s = ", name);
+    const char *at = strstr(vars, key);
+    assert_non_null(at);
+    assert_int_equal(sscanf(at + strlen(key), "%lf", &v), 1);
+    return v;
+}
+
+static size_t read_marks(const struct kvg_plot *p, struct mark *out, size_t cap)
+{
+    double x_lo = log10(var_of(p->vars.s, "x_lo")), x_hi = log10(var_of(p->vars.s, "x_hi"));
+    double y_lo = log10(var_of(p->vars.s, "y_lo")), y_hi = log10(var_of(p->vars.s, "y_hi"));
+    size_t n = 0;
+    for (char *line = strchr(p->dat.s, '\n') + 1; *line && n < cap; line = strchr(line, '\n') + 1) {
+        struct mark *m = &out[n++];
+        double skip, lx, ly;
+        assert_int_equal(sscanf(line, "\"%127[^\"]\" \"%15[^\"]\" %lf %lf %lf %lf %lf %d %lf %lf",
+                                m->name, m->role, &m->bytes, &m->kl, &skip, &skip, &skip, &m->front,
+                                &lx, &ly),
+                         10);
+        m->w = (double)strlen(m->name) * PLOT_CHAR;
+        m->x = (log10(lx) - x_lo) / (x_hi - x_lo) * 0.86 * PLOT_WIDTH;
+        m->y = (log10(ly) - y_lo) / (y_hi - y_lo) * 0.7667 * PLOT_HEIGHT;
+    }
+    return n;
+}
+
+/* 60 families at three targets: only what nothing beats is named, and names do not overlap. */
+static void test_only_the_front_is_named(void **state)
+{
+    struct kvg_gen_run g = kvg_gen_run_default();
+    struct kvg_err err = {0};
+    struct kvg_summary s;
+    struct kvg_section *sections;
+    static struct mark v[KVG_GEN_STRATEGIES + 2];
+    size_t n_sections, n_front = 0;
+    (void)state;
+    g.n_strategies = KVG_GEN_STRATEGIES;
+    g.n_items = g.n_turns = 1;
+    g.n_steps = 4;
+    g.with_free = g.with_time = g.with_bench = g.with_kept = g.with_broken = 0;
+    if (kvg_gen_run_write(&g, folder, &err) || kvg_summary_open(&s, folder, &err) ||
+        kvg_sections_make(&s, &sections, &n_sections, &err))
+        fail_msg("%s", err.msg);
+    struct kvg_plot p = {
+        .summary = &s, .sections = sections, .n_sections = n_sections, .err = &err};
+    assert_int_equal(kvg_plot_drift_bytes(&p), KVG_OK);
+    size_t n = read_marks(&p, v, KVG_GEN_STRATEGIES + 2);
+    assert_true(n > 180);
+    for (size_t i = 0; i < n; i++) {
+        int is_oracle = !strcmp(v[i].role, "oracle");
+        assert_int_equal(!isnan(v[i].x), v[i].front);
+        assert_false(v[i].front && is_oracle);
+        n_front += v[i].front != 0;
+        for (size_t j = 0; j < n && v[i].front; j++) {
+            if (strcmp(v[j].role, "oracle")) /* nobody is better at both */
+                assert_false(v[j].bytes < v[i].bytes && v[j].kl < v[i].kl);
+            if (j != i && v[j].front && fabs(v[i].y - v[j].y) < PLOT_LINE - 1)
+                assert_true(v[i].x >= v[j].x + v[j].w || v[j].x >= v[i].x + v[i].w);
+        }
+    }
+    assert_true(n_front >= 8 && n_front < 40);
+    kvg_str_release(&p.dat);
+    kvg_str_release(&p.vars);
+    kvg_summary_release(&s);
+}
+
 static int drop_all(void *arg, const struct kvg_row *row)
 {
     (void)arg;
@@ -214,8 +292,13 @@ static void test_no_gnuplot(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_spread), cmocka_unit_test(test_texts),  WITH_FOLDER(test_all_plots),
-        WITH_FOLDER(test_remake),      WITH_FOLDER(test_little_data), WITH_FOLDER(test_no_cells),
+        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_texts),
+        WITH_FOLDER(test_only_the_front_is_named),
+        WITH_FOLDER(test_all_plots),
+        WITH_FOLDER(test_remake),
+        WITH_FOLDER(test_little_data),
+        WITH_FOLDER(test_no_cells),
         WITH_FOLDER(test_no_gnuplot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,6 +110,62 @@ static void test_a_rewind_begins_behind_its_parent(void **state)
     kvg_arena_release(&a);
 }
 
+/* A turn that cuts goes back into the prompt of the one before; that one is stepped through without
+ * being scored. */
+static void test_a_cut_begins_inside_a_prompt(void **state)
+{
+    (void)state;
+    struct kvg_arena a;
+    struct kvg_replay r;
+    int32_t fed[64];
+    size_t longest, longest_call;
+    kvg_arena_init(&a);
+    make_item(0);
+    turns[0].n_scored = 0;
+    turns[0].steps_whole = 1;
+    turns[0].question = 3;
+    turns[1].parent = 0;
+    turns[1].start = 3;
+    turns[1].rewinds = turns[1].cuts = 1;
+    turns[1].n_scored = 5;
+    struct kvg_item_tokens two = tokens;
+    two.n_turns = 2;
+    assert_int_equal(kvg_replay_init(&r, &two, &a, NULL), 0);
+    kvg_replay_score_planned(&r);
+    assert_int_equal(r.turns[0].n_fed, 4);
+    assert_int_equal(r.turns[1].n_fed, 4);
+    assert_int_equal(r.n_scored, 5);
+    assert_int_equal(r.turns[1].begin, 3);
+    assert_int_equal(kvg_replay_question(&r, 0), 3);
+    assert_int_equal(feed(&r, fed, &longest, &longest_call), 3 + PROMPT + 4);
+    assert_memory_equal(fed, prompts[0], 3 * sizeof *fed);
+    assert_memory_equal(fed + 3, prompts[1], PROMPT * sizeof *fed);
+    assert_true(longest <= r.n_max && longest_call <= r.n_call_max);
+    kvg_arena_release(&a);
+}
+
+/* What is left of the reply before goes in with the prompt, and the question moves along. */
+static void test_the_question_within_a_call(void **state)
+{
+    (void)state;
+    struct kvg_arena a;
+    struct kvg_replay r;
+    struct kvg_text text = {0};
+    int32_t call[64];
+    kvg_arena_init(&a);
+    make_item(0);
+    turns[1].question = 2;
+    assert_int_equal(kvg_replay_init(&r, &tokens, &a, NULL), 0);
+    kvg_replay_score_turn(&r, 0, 2); /* one of four is fed */
+    kvg_replay_score_turn(&r, 1, 1);
+    assert_int_equal(kvg_replay_prompt(&r, 1, call), 3 + PROMPT);
+    assert_int_equal(kvg_replay_question(&r, 1), 3 + 2);
+    assert_int_equal(call[kvg_replay_question(&r, 1)], 103);
+    kvg_replay_mark(&r, 1, &text);
+    assert_int_equal(text.question, PROMPT + 4 + 2);
+    kvg_arena_release(&a);
+}
+
 static void test_other_replies_move_what_follows(void **state)
 {
     (void)state;
@@ -169,6 +225,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_fed_is_the_conversation),
         cmocka_unit_test(test_a_rewind_begins_behind_its_parent),
+        cmocka_unit_test(test_a_cut_begins_inside_a_prompt),
+        cmocka_unit_test(test_the_question_within_a_call),
         cmocka_unit_test(test_other_replies_move_what_follows),
         cmocka_unit_test(test_timed_steps),
         cmocka_unit_test(test_loops),

@@ -57,6 +57,11 @@ static void test_refused(void **state)
         {HEAD "drift:\n  zzzzzzzz: 5\n", ":6: unknown key 'zzzzzzzz'"},
         {HEAD "drift:\n  modes: [fred]\n",
          "'fred' is not a value of this key; did you mean 'free'?"},
+        {HEAD "query: [sen]\ndrift: {floor_items: 1}\n",
+         "'sen' is not a value of this key; did you mean 'seen'?"},
+        {HEAD "second_question: maybe\n", "'maybe' is not a value of this key"},
+        {HEAD "second_question: yes\ndrift: {modes: [free]}\n",
+         "'second_question' is a part of forced"},
         {HEAD "drift:\n  reply_tokens: 5x\n", "'reply_tokens: 5x' is not a whole number"},
         {HEAD "drift:\n  reply_tokens: -5\n", "'reply_tokens: -5' is not a whole number"},
         {HEAD, "no lane wanted"},
@@ -112,6 +117,15 @@ static void test_values(void **state)
     struct kvg_err err = {0};
     (void)state;
     kvg_arena_init(&a);
+    assert_int_equal(read_text(HEAD "drift: {floor_items: 1}\n", &s, &a, &err), 0);
+    assert_true(s.queries[KVG_QUERY_SEEN] && !s.queries[KVG_QUERY_UNSEEN]); /* the default */
+    assert_false(s.second_question);
+    assert_int_equal(read_text(HEAD "query: [unseen]\nsecond_question: yes\ndrift: {floor_items: "
+                                    "1}\n",
+                               &s, &a, &err),
+                     0);
+    assert_true(!s.queries[KVG_QUERY_SEEN] && s.queries[KVG_QUERY_UNSEEN]);
+    assert_true(s.second_question);
     int rc = read_text(HEAD "    items: [x, y]\nseed: 7\nseeds_mode: all\n"
                             "drift:\n  modes: [free]\n  target: greedy\n  reply_tokens: 0\n"
                             "time:\n  items: [z]\n  strategies: [full]\n  uncached_depths: 3\n"

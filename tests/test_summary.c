@@ -365,6 +365,75 @@ static void test_html(void **state)
 
 #define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static const struct kvg_slice *find_asked(const struct kvg_summary *s, const char *query,
+                                          const char *question)
+{
+    for (size_t i = 0; i < s->slices.n; i++) {
+        const struct kvg_slice *x = &s->slices.v[i];
+        if (!strcmp(x->strategy, "window:budget=25%") && !strcmp(x->query, query) &&
+            !strcmp(x->question, question) && !strcmp(x->mode, "forced") &&
+            !strcmp(x->lane, "drift"))
+            return x;
+    }
+    fail_msg("no slice for query '%s', question '%s'", query, question);
+    return NULL;
+}
+
+/* Seen and unseen share no number, nor do two questions and ordinary replays. */
+static void test_queries_apart(void **state)
+{
+    struct kvg_gen_run g = kvg_gen_run_default();
+    struct kvg_summary s;
+    struct kvg_section *sections;
+    static const struct {
+        const char *query, *question, *label;
+        double factor;
+    } cases[] = {{"seen", "", "window:budget=25% (seen)", 1},
+                 {"unseen", "", "window:budget=25% (unseen)", 2},
+                 {"seen", "1", "window:budget=25% (seen)", 3},
+                 {"seen", "2", "window:budget=25% (seen)", 4}};
+    size_t n, n_found = 0;
+    (void)state;
+    g.with_query = 1;
+    generate(&g);
+    open_summary(&s);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct kvg_slice *x = find_asked(&s, cases[i].query, cases[i].question);
+        near(value(&s, x, "kl_mean", NULL), cases[i].factor * mean_kl(&g, 3, 0));
+        assert_int_equal(x->n_items, g.n_items);
+        assert_string_equal(x->label, cases[i].label);
+    }
+    assert_int_equal(kvg_sections_make(&s, &sections, &n, NULL), KVG_OK);
+    assert_int_equal(n, 3); /* replays, first questions, second ones */
+    for (size_t k = 0; k < n; k++) {
+        size_t lines = 0;
+        for (size_t i = 0; i < sections[k].n_lines; i++)
+            lines += !strncmp(sections[k].lines[i].strategy, "window:", 7);
+        assert_int_equal(lines, sections[k].question[0] ? 1 : 2);
+        n_found += sections[k].question[0] != 0;
+    }
+    assert_int_equal(n_found, 2);
+    kvg_summary_release(&s);
+}
+
+static void test_oracles_are_marked(void **state)
+{
+    struct kvg_gen_run g = kvg_gen_run_default();
+    struct kvg_str out = {0};
+    struct kvg_err err = {0};
+    (void)state;
+    g.n_strategies = 24 + 3 * 7;
+    g.n_items = 2;
+    g.with_query = 1;
+    generate(&g);
+    assert_int_equal(kvg_summary_print(folder, &out, &err), KVG_OK);
+    assert_non_null(strstr(out.s, "\nO oracle:variant=0@2000B (not deployable)"));
+    assert_non_null(strstr(out.s, "O oracle, not deployable"));
+    assert_non_null(strstr(out.s, "(unseen): compressed before the question came"));
+    assert_non_null(strstr(out.s, "a second question after the same context: 2 items"));
+    kvg_str_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -374,6 +443,8 @@ int main(void)
         WITH_FOLDER(test_no_floor),
         WITH_FOLDER(test_seeds_merge),
         WITH_FOLDER(test_sections),
+        WITH_FOLDER(test_queries_apart),
+        WITH_FOLDER(test_oracles_are_marked),
         WITH_FOLDER(test_files),
         WITH_FOLDER(test_print),
         WITH_FOLDER(test_incomplete_folders),

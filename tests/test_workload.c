@@ -293,10 +293,29 @@ static void test_check_answer(void **state)
     assert_int_equal(kvg_workload_check_answer(&turn, "14 May"), -1);
 }
 
+/* The last place where the question stands is meant; a joined message keeps it. */
+static void test_questions(void **state)
+{
+    (void)state;
+    struct kvg_workload w;
+    open_text(&w, "q.jsonl",
+              ITEM("a", Q("Why? The log says. Why?", "Why?") "," A("So.") "," U("And?") "," A("x"),
+                   "") ITEM("b", Q("Why?", "Why?") "," U("more"), ""));
+    const struct kvg_turn *t = kvg_workload_find(&w, "a")->turns;
+    assert_ptr_equal(t[0].question, t[0].user + strlen("Why? The log says. "));
+    assert_int_equal(t[0].n_question, 4);
+    assert_null(t[1].question);
+    t = kvg_workload_find(&w, "b")->turns;
+    assert_string_equal(t[0].user, "Why?\n\nmore");
+    assert_ptr_equal(t[0].question, t[0].user);
+    kvg_workload_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_openai),
+        cmocka_unit_test(test_questions),
         cmocka_unit_test(test_openai_parts_tools_and_joins),
         cmocka_unit_test(test_rewinds),
         cmocka_unit_test(test_sharegpt),

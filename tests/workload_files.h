@@ -66,6 +66,8 @@ static inline void open_text(struct kvg_workload *w, const char *name, const cha
 #define ITEM(id, messages, meta) "{\"id\":\"" id "\",\"messages\":[" messages "]" meta "}\n"
 #define OK_ITEM(id) ITEM(id, U("q") "," A("r"), "")
 
+#define Q(text, question)                                                                          \
+    "{\"role\":\"user\",\"content\":\"" text "\",\"question\":\"" question "\"}"
 #define R(text, at) "{\"role\":\"user\",\"content\":\"" text "\",\"replaces\":" at "}"
 
 #endif
