@@ -5,7 +5,9 @@
  * of the text.
  *
  * Published as a rule of decoding, one token a step. What a prompt has too much of is dropped,
- * unless `prompt=merge`: hundreds of values piled upon the few that stay drown these. */
+ * unless `prompt=merge`: hundreds of values piled upon the few that stay drown these. The paper holds
+ * a token's attention against the mean of its successors, the authors' code against the largest of all;
+ * sums favour the old, so with the mean nearly everything is merged and the model suffers. */
 #include "strategies/strategy.h"
 
 struct opt {
@@ -140,7 +142,7 @@ static const struct kvg_opt opts[] = {
     {.name = "against",
      .type = KVG_OPT_CHOICE,
      .offset = offsetof(struct opt, against),
-     .def = "mean",
+     .def = "max",
      .choices = "mean|max",
      .help = "what its attention is held against: the mean of those it would be spread over, as in "
              "the paper, or the largest of all that stay, as in the authors' code"},

@@ -398,11 +398,11 @@ static void test_merge(void **state)
         size_t into, into_at_prompt;
         int against_max;
     } cases[] = {
-        {"merge:budget=24", "h2o:budget=24", 32, 0, 0},
-        {"merge:budget=24,into=3,prompt=merge", "h2o:budget=24", 3, 3, 0},
-        {"merge:budget=30%,recent=0.2,into=8,prompt=merge", "h2o:budget=30%,recent=0.2", 8, 8, 0},
-        {"merge:budget=16,recent=0,prompt=merge", "h2o:budget=16,recent=0", 32, 32, 0},
-        {"merge:budget=24,prompt=merge,against=max", "h2o:budget=24", 32, 32, 1}};
+        {"merge:budget=24,against=mean", "h2o:budget=24", 32, 0, 0},
+        {"merge:budget=24,into=3,prompt=merge,against=mean", "h2o:budget=24", 3, 3, 0},
+        {"merge:budget=30%,recent=0.2,into=8,prompt=merge,against=mean", "h2o:budget=30%,recent=0.2", 8, 8, 0},
+        {"merge:budget=16,recent=0,prompt=merge,against=mean", "h2o:budget=16,recent=0", 32, 32, 0},
+        {"merge:budget=24,prompt=merge", "h2o:budget=24", 32, 32, 1}};
     size_t total = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct gen_stream st, plain;
