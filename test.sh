@@ -89,12 +89,16 @@ golden() {
     fi
     # Not the long runs of encodings (long_k...): a code that flips at a rounding boundary moves
     # single logits far beyond any tolerance; only their mean drift can be compared.
-    chosen='^(full|knorm|snapkv_w64k5|tova|streamingllm|long_(sw|h2o|tova)128|long_sink128_slot)(\.|$)'
-    forced='^(random|adakv_snapkv|lagkv)'
-    if [ "$long" = 1 ]; then
-        chosen='^(?!long_k)' forced=.
-    fi
     for case in "$golden"/*/; do
+        if [ "$long" = 1 ]; then
+            chosen='^(?!long_k)' forced=.
+        else
+            case $(basename "$case") in
+                A) chosen='^(full|snapkv_w64k5\.r0\.75|kvzip\.r0\.50|adakv_expected\.r0\.75)' forced='^adakv_snapkv\.r0\.75' ;;
+                B) chosen='^(full$|(?!long).*\.r0\.50)' forced='\.r0\.75' ;;
+                *) chosen='^(full|think\.r0\.75|long_(sw|h2o|tova)128|long_sink128_slot)' forced='^lagkv\.r0\.75' ;;
+            esac
+        fi
         compare "$case" --only "$chosen"
         compare "$case" --fixed --only "$forced"
     done
