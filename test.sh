@@ -95,7 +95,7 @@ golden() {
         else
             case $(basename "$case") in
                 A) chosen='^(full|snapkv_w64k5\.r0\.75|kvzip\.r0\.50|adakv_expected\.r0\.75)' forced='^adakv_snapkv\.r0\.75' ;;
-                B) chosen='^(full$|(?!long).*\.r0\.50)' forced='\.r0\.75' ;;
+                B) chosen='^(full\.|(?!long).*\.r0\.50)' forced='\.r0\.75' ;;
                 *) chosen='^(full|think\.r0\.75|long_(sw|h2o|tova)128|long_sink128_slot)' forced='^lagkv\.r0\.75' ;;
             esac
         fi
