@@ -125,7 +125,11 @@ static const char *const specs[] = {"full",
                                     "knorm:budget=50%+q4_0:layout=ggml",
                                     "q8_0:prefill=stored",
                                     "uncached",
-                                    "window:budget=24,prefill_chunk=16"};
+                                    "window:budget=24,prefill_chunk=16",
+                                    "snapkv:budget=40%,window=8,schedule=every:3",
+                                    "r-kv:budget=40,schedule=every:2",
+                                    "kvzip:budget=50%",
+                                    "quest:budget=32,page=8"};
 enum { SPECS = sizeof specs / sizeof *specs };
 
 /* What a stream went through: rows of the prompt's end and of every step, and what is stored. */
