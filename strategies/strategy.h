@@ -190,11 +190,12 @@ struct kvg_view {
     const float *q;
     /* needs.queries: the last n_queries <= needs.queries ones fed, [n_queries, n_heads, d_head],
      * oldest first, rotated to meet kvg_view_keys; query i sits at slot n_slots - n_queries + i of
-     * a head out of which nothing behind it went. Filled for compress and end_pass only. */
+     * a head out of which nothing behind it went. Filled behind attention: for observe, choices,
+     * seal(ATTENDED) and end_pass (of layer 0 there). */
     const float *queries;
     size_t n_queries;
     /* needs.moments: mean [n_heads, d] and covariance [n_heads, d, d] (divisor n) of the n_moments
-     * queries before rotation fed so far. */
+     * queries before rotation fed so far. Filled as `queries` are. */
     const float *q_mean, *q_cov;
     size_t n_moments;
     /* Observations: obs[i] is [n_heads][obs_ld], entry j of query head g belongs to slot j of KV
