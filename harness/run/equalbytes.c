@@ -196,7 +196,7 @@ void kvg_equal_close(struct kvg_equal *e)
 }
 
 /* K, V and side columns of one layer whose heads keep n_slots each. */
-static size_t layer_bytes(struct kvg_equal *e, size_t n_slots)
+static size_t filled_bytes(struct kvg_equal *e, size_t n_slots)
 {
     struct kvg_bytes b;
     if (e->memo[n_slots])
@@ -205,6 +205,21 @@ static size_t layer_bytes(struct kvg_equal *e, size_t n_slots)
     fill_layer(e, 0, n_slots, 0, 0);
     kvg_store_bytes(e->store, &b);
     return e->memo[n_slots] = b.payload + b.scales + b.state - e->store->held_bytes;
+}
+
+/* 1 when every slot takes the same bytes: no groups, no third form, no rows per page. */
+static int is_even(const struct kvg_pipeline *p)
+{
+    const struct kvg_inst *in = p->encode;
+    for (size_t i = 0; i < p->needs.n_side; i++)
+        if (p->needs.side_page[i] > 1)
+            return 0;
+    return !in || (in->k_codec.group <= 1 && in->v_codec.group <= 1 && !in->extra_codec.name[0]);
+}
+
+static size_t layer_bytes(struct kvg_equal *e, size_t n_slots)
+{
+    return is_even(&e->pipe) ? n_slots * filled_bytes(e, 1) : filled_bytes(e, n_slots);
 }
 
 static double index_bytes(const struct kvg_equal *e, size_t n_slots, size_t n)
