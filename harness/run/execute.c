@@ -93,6 +93,15 @@ static int begin_time(struct run *run, const struct kvg_group *g, struct kvg_err
     return kvg_timing_warm_up(&run->rig, g, err);
 }
 
+/* Cells of a group that are measured. */
+static size_t todo_of(const struct run *run, const struct kvg_group *g)
+{
+    size_t n = 0;
+    for (size_t i = g->first; i < g->first + g->n; i++)
+        n += run->plan->cells[i].status == KVG_CELL_TODO;
+    return n;
+}
+
 static int run_group(struct run *run, const struct kvg_group *g, struct kvg_err *err)
 {
     char what[96];
@@ -102,7 +111,7 @@ static int run_group(struct run *run, const struct kvg_group *g, struct kvg_err 
     rc = put_decided(run, g, &n_open, err);
     if (rc || !n_open) {
         kvg_progress_begin(run->pr, item, g->est_seconds);
-        kvg_progress_end(run->pr, g->n);
+        kvg_progress_end(run->pr, todo_of(run, g));
         return rc;
     }
     snprintf(what, sizeof what, "%.60s %s", item, is_drift ? kvg_mode_name(g->mode) : "time");
@@ -115,7 +124,7 @@ static int run_group(struct run *run, const struct kvg_group *g, struct kvg_err 
         rc = kvg_free_group(&run->rig, g, err);
     else if (!rc)
         rc = kvg_forced_group(&run->rig, g, err);
-    kvg_progress_end(run->pr, g->n);
+    kvg_progress_end(run->pr, todo_of(run, g));
     return rc;
 }
 
