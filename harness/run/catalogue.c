@@ -73,11 +73,29 @@ static int has_part(const char *spec, const char *name)
     return 0;
 }
 
+static size_t n_parts(const char *spec)
+{
+    size_t n = 1;
+    for (; *spec; spec++)
+        n += *spec == '+';
+    return n;
+}
+
+/* The spec that has the strategy and least beside it, the first of those. */
+static const struct measured *plainest(const struct reading *r, const char *name)
+{
+    const struct measured *best = NULL;
+    for (const struct measured *m = r->first; m; m = m->next)
+        if (has_part(m->label, name) && !isnan(m->kl) &&
+            (!best || n_parts(m->label) < n_parts(best->label)))
+            best = m;
+    return best;
+}
+
 static void print_measured(const struct reading *r, const char *name, struct kvg_str *out)
 {
-    for (const struct measured *m = r->first; m; m = m->next) {
-        if (!has_part(m->label, name) || isnan(m->kl))
-            continue;
+    const struct measured *m = plainest(r, name);
+    if (m) {
         kvg_str_addf(out, "\nMeasured: `%s`: mean KL %.3g nats", m->label, m->kl);
         if (!isnan(m->kl_lo))
             kvg_str_addf(out, " [%.3g, %.3g]", m->kl_lo, m->kl_hi);
@@ -152,6 +170,12 @@ int kvg_catalogue_print(const char *measured, struct kvg_arena *a, struct kvg_st
                  "a step reads), share (how the store lies in memory). A spec joins them with "
                  "`+`: `snapkv:budget=25%%+adakv+q8_0`.\n",
                  n);
+    if (measured)
+        kvg_str_addf(out,
+                     "\nMeasured lines are the rows of `%s`: the spec with least beside the "
+                     "strategy, `@4000B` when its budget was fitted to that many bytes per token "
+                     "at the prompt's end; 95 %% bootstrap over items; bytes as held at the end.\n",
+                     measured);
     print_common(KVG_KIND_KEEP, out);
     print_common(KVG_KIND_ENCODE, out);
     for (size_t i = 0; i < n; i++) {

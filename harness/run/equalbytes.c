@@ -266,16 +266,17 @@ double kvg_equal_bytes(struct kvg_equal *e, struct kvg_equal_at at, const struct
     return sum / (double)n;
 }
 
-/* A share that leaves n_keep of n slots. */
-static struct kvg_budget share_of(size_t n_keep, size_t n)
+/* A share that leaves n_keep of n slots, safely so where every head is cut to whole slots. */
+static struct kvg_budget share_of(const struct kvg_equal *e, size_t n_keep, size_t n)
 {
-    double share = n_keep < n ? ((double)n_keep + 0.5) / (double)n : 1;
+    double more = e->pipe.keep->s->end_pass ? 1e-6 : 0.5;
+    double share = n_keep < n ? ((double)n_keep + more) / (double)n : 1;
     return (struct kvg_budget){KVG_BUDGET_SHARE, share};
 }
 
 static double keeping(struct kvg_equal *e, size_t n_keep, struct kvg_equal_at at)
 {
-    struct kvg_budget b = share_of(n_keep, at.n_tokens);
+    struct kvg_budget b = share_of(e, n_keep, at.n_tokens);
     return kvg_equal_bytes(e, at, &b);
 }
 
@@ -308,6 +309,6 @@ int kvg_equal_find(struct kvg_equal *e, struct kvg_equal_at at, double target,
             hi = mid;
     }
     size_t best = fabs(keeping(e, lo, at) - target) <= fabs(keeping(e, hi, at) - target) ? lo : hi;
-    *budget = share_of(best, at.n_tokens);
+    *budget = share_of(e, best, at.n_tokens);
     return 0;
 }
