@@ -56,9 +56,10 @@ void kvg_pipeline_choose(struct kvg_pipeline *p, const struct kvg_view *v, float
         in->s->score(in, v, h, kvg_scores_head(s, h));
     if (p->n_wraps)
         level_must_stay(s);
-    for (size_t i = 0; i < p->n_wraps; i++)
-        if (p->wrap[i]->s->rescore)
-            p->wrap[i]->s->rescore(p->wrap[i], v, s);
+    for (int last = 0; last < 2; last++)
+        for (size_t i = 0; i < p->n_wraps; i++)
+            if (p->wrap[i]->s->rescore && p->wrap[i]->s->guards == last)
+                p->wrap[i]->s->rescore(p->wrap[i], v, s);
     for (size_t h = 0; h < s->n_heads; h++)
         kvg_keep_best(plan, v, h, kvg_scores_head(s, h), s->n[h], s->n_keep[h]);
 }

@@ -277,6 +277,11 @@ static int merge_needs(struct kvg_pipeline *p, struct kvg_err *err)
             p->position = in->position;
         if (in->s->kind == KVG_KIND_WRAP && in->schedule.every > 0)
             p->keep->schedule = in->schedule;
+        if (p->keep && p->keep->s->auxiliary && p->keep->schedule.kind == KVG_SCHED_EVERY)
+            return KVG_FAIL(err, KVG_EUSAGE,
+                            "'%s' looks at auxiliary passes, which only prompts have: it cannot "
+                            "compress at decode steps",
+                            p->keep->s->name);
         p->path_dependent |= in->s->path_dependent;
         p->random |= in->s->random;
         if (in->s->truncation == KVG_TRUNCATE_RECOMPUTE)

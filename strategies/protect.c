@@ -4,6 +4,8 @@
  * these: its count grows over the budget, and the realised bytes say so. */
 #include "strategies/strategy.h"
 
+#include <float.h>
+
 struct opt {
     const char *spans;
     unsigned kinds;
@@ -26,8 +28,11 @@ static void rescore(struct kvg_inst *in, const struct kvg_view *v, struct kvg_sc
         kvg_store_positions(v->store, v->layer, h, pos);
         for (size_t j = 0; j < n; j++) {
             /* the newest row may have its attention still before it: it is never the one to go */
-            if (j + 1 < n && !kvg_text_in_span(v->text, (size_t)pos[j], o->kinds))
+            if (j + 1 < n && !kvg_text_in_span(v->text, (size_t)pos[j], o->kinds)) {
+                /* what others let stay whatever happens stands behind */
+                x[j] = x[j] < KVG_MUST_STAY ? x[j] : FLT_MAX;
                 continue;
+            }
             x[j] = KVG_MUST_STAY;
             n_protected++;
         }
@@ -51,6 +56,7 @@ const struct kvg_strategy kvg_protect = {
     .source = "The Pitfalls of KV Cache Compression, 2025, arXiv 2510.00231",
     .observes = "the spans that the workload marks; nothing of the model",
     .kind = KVG_KIND_WRAP,
+    .guards = 1,
     .opts = opts,
     .opts_bytes = sizeof(struct opt),
     .init = init,

@@ -119,7 +119,8 @@ static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, fl
 {
     const struct state *s = in->state;
     const struct opt *o = in->opt;
-    size_t n = kvg_view_slots(v, head), recent = (size_t)o->recent;
+    size_t n = kvg_view_slots(v, head), n_keep = keep(in, v->layer, n, v->n_logical);
+    size_t recent = (size_t)o->recent < n_keep ? (size_t)o->recent : n_keep / 2;
     int32_t *pos = (int32_t *)(void *)v->scratch;
     float *counts = v->scratch2;
     kvg_store_positions(v->store, v->layer, head, pos);

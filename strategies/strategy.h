@@ -243,6 +243,7 @@ struct kvg_strategy {
     struct kvg_schedule schedule; /* default of KEEP strategies */
     int evicts_before_attention;  /* decode: compress() is called before attention, not after it */
     int random;                   /* draws random numbers: runs once per seed */
+    int guards;                   /* WRAP: rescores behind all others, wherever it is written */
     int recounts;                 /* WRAP: rescore changes how many slots a layer keeps in total */
     int path_dependent;           /* choices depend on rounding along the path: gets its own floor */
     enum kvg_truncation truncation;

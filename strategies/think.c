@@ -2,7 +2,11 @@
  * out of the prompt's keys, per KV head: energy of the channel in the queries times its energy in
  * the keys. What stays is packed, so the bytes really go. Values are untouched; keys of a reply
  * keep all channels until the next prompt has ended. Keys that are stored before rotation lose
- * whole rotary pairs, because rotation mixes the two channels of a pair. */
+ * whole rotary pairs, because rotation mixes the two channels of a pair.
+ *
+ * A group out of which a keeper drops rows is opened: its rows are exact again, with zeros where
+ * channels went, and take whole rows until a later prompt's end seals them. So with what evicts at
+ * every step, or after the last layer, the loss stays and the saving does not. */
 #include "strategies/strategy.h"
 
 #include <string.h>

@@ -134,7 +134,9 @@ static int take_floats(struct reader *r, float *out, size_t n)
     for (size_t i = 0; i < n && !rc; i++) {
         double v = 0;
         rc = take_number(r, &v);
-        out[i] = (float)v;
+        if (!rc && !(fabs(v) < 1e30))
+            rc = fail(r, "a number is out of range");
+        out[i] = rc ? 0 : (float)v;
     }
     return rc;
 }

@@ -199,6 +199,12 @@ static int open_all(struct inspector *x, size_t n_steps, struct kvg_err *err)
     int rc = kvg_pipeline_open(&x->pipe, in->spec, &dims, &x->arena, err);
     if (rc)
         return rc;
+    if (x->pipe.needs.spans && !in->n_spans)
+        return KVG_FAIL(err, KVG_EUSAGE, "'%s' needs marked spans: give --spans FILE", in->spec);
+    if (x->pipe.needs.future && !n_steps)
+        return KVG_FAIL(err, KVG_EUSAGE, "'%s' looks at what follows: give --force FILE", in->spec);
+    if (in->drift && !n_steps)
+        return KVG_FAIL(err, KVG_EUSAGE, "--drift needs at least two forced tokens");
     const struct kvg_engine_cfg cfg = {.model = m,
                                        .kernels = in->kernels,
                                        .pool = in->pool,

@@ -5,12 +5,26 @@
 
 #include <string.h>
 
-/* The spec without its option `budget`, which the target replaces. */
-static char *without_budget(const char *spec, struct kvg_arena *a)
+/* Where the option `budget` of the part named `keeper` begins; NULL when it has none. */
+static const char *budget_of(const char *spec, const char *keeper)
+{
+    size_t n = strlen(keeper);
+    for (const char *p = spec; p; p = strchr(p, '+')) {
+        p += *p == '+';
+        if (strncmp(p, keeper, n) || p[n] != ':')
+            continue;
+        const char *at = strstr(p, "budget="), *end = p + strcspn(p, "+");
+        return at && at < end ? at : NULL;
+    }
+    return NULL;
+}
+
+/* The spec without its keeper's option `budget`, which the target replaces. */
+static char *without_budget(const char *spec, const char *keeper, struct kvg_arena *a)
 {
     char *out = kvg_arena_strdup(a, spec);
-    char *at = out ? strstr(out, "budget=") : NULL;
-    if (!at || at == out || !strchr(":,", at[-1]))
+    char *at = out ? (char *)budget_of(out, keeper) : NULL;
+    if (!at)
         return out;
     size_t n = strcspn(at, ",+");
     if (at[n] == ',') /* options follow */
@@ -20,15 +34,16 @@ static char *without_budget(const char *spec, struct kvg_arena *a)
     return out;
 }
 
-const char *kvg_fit_label(const char *spec, double target, struct kvg_arena *a)
+const char *kvg_fit_label(const char *spec, const char *keeper, double target, struct kvg_arena *a)
 {
-    char *bare = without_budget(spec, a);
+    char *bare = without_budget(spec, keeper, a);
     return bare ? kvg_arena_printf(a, "%s@%.0fB", bare, target) : NULL;
 }
 
-const char *kvg_fit_resolved(const char *resolved, double target, struct kvg_arena *a)
+const char *kvg_fit_resolved(const char *resolved, const char *keeper, double target,
+                             struct kvg_arena *a)
 {
-    const char *at = strstr(resolved, "budget=");
+    const char *at = budget_of(resolved, keeper);
     if (!at)
         return resolved;
     at += strlen("budget=");

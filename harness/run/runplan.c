@@ -42,11 +42,12 @@ static int add_strategy(struct kvg_runplan *p, const char *spec, double target, 
     int rc = kvg_pipeline_open(&s->pipe, spec, &p->dims, &p->arena, err);
     if (rc)
         return rc;
+    const char *keeper = s->pipe.keep ? s->pipe.keep->s->name : "";
     s->spec = s->pipe.label;
     s->target_bytes = target;
-    s->label = target > 0 ? kvg_fit_label(spec, target, &p->arena) : s->spec;
+    s->label = target > 0 ? kvg_fit_label(spec, keeper, target, &p->arena) : s->spec;
     s->resolved =
-        target > 0 ? kvg_fit_resolved(s->pipe.resolved, target, &p->arena) : s->pipe.resolved;
+        target > 0 ? kvg_fit_resolved(s->pipe.resolved, keeper, target, &p->arena) : s->pipe.resolved;
     if (!s->label || !s->resolved)
         return KVG_FAIL(err, KVG_ENOMEM, "out of memory");
     s->takes_seed = s->pipe.random;

@@ -11,9 +11,11 @@ size_t kvg_plan_item_length(const struct kvg_runplan *p, const struct kvg_item_t
                             enum kvg_lane lane, enum kvg_mode mode);
 
 /* runfit.c: label of a spec at a target, and the budgets of all strategies that have one. */
-const char *kvg_fit_label(const char *spec, double target, struct kvg_arena *a);
+const char *kvg_fit_label(const char *spec, const char *keeper, double target,
+                          struct kvg_arena *a);
 /* A resolved spec whose budget is fitted item by item. */
-const char *kvg_fit_resolved(const char *resolved, double target, struct kvg_arena *a);
+const char *kvg_fit_resolved(const char *resolved, const char *keeper, double target,
+                             struct kvg_arena *a);
 int kvg_runplan_fit(struct kvg_runplan *p, struct kvg_err *err);
 
 #endif

@@ -29,6 +29,13 @@ int kvg_suite_check(const struct kvg_suite *s, struct kvg_err *err)
     if (s->second_question && !(s->lanes[KVG_LANE_DRIFT] && s->modes[KVG_MODE_FORCED]))
         return KVG_FAIL(err, KVG_EUSAGE,
                         "'second_question' is a part of forced drift, which is not wanted");
+    for (size_t i = 0; i < s->n_equal_bytes; i++)
+        for (size_t k = 0; k <= i; k++)
+            if (!s->equal_bytes[i] || (k < i && s->equal_bytes[k] == s->equal_bytes[i]))
+                return KVG_FAIL(err, KVG_EUSAGE,
+                                "'equal_bytes': %zu is not a number of bytes above 0, or is given "
+                                "twice",
+                                s->equal_bytes[i]);
     if (s->n_seeds < 1 || s->n_seeds > 1000)
         return KVG_FAIL(err, KVG_EUSAGE, "'seeds' is %zu: give 1 to 1000", s->n_seeds);
     if (s->lanes[KVG_LANE_TIME] && (s->rounds < 1 || s->rounds > 10000))

@@ -129,10 +129,10 @@ static int measure(struct kvg_cli *cli, const struct opts *o, struct kvg_recall_
     struct taker t = {.progress = &progress, .n_facts = cfg->n_facts};
     kvg_recall_init(&t.counts);
     int rc = KVG_OK;
-    if (o->csv) {
-        unlink(o->csv);
+    if (o->csv && access(o->csv, F_OK) == 0)
+        rc = KVG_FAIL(err, KVG_EUSAGE, "'%s' exists already: give --csv a new file", o->csv);
+    if (o->csv && !rc)
         rc = kvg_csv_open_append(&t.csv, o->csv, &kvg_table_recall, err);
-    }
     kvg_progress_open(&progress, (enum kvg_progress_kind)o->progress, cli->err,
                       2 * cfg->n_specs * cfg->n_lengths, 0);
     kvg_stop_init();
