@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHARING_TOKENS = 256 };
+enum { SHARING_TOKENS = 256, GRID = 64 };
 
 struct kvg_equal {
     struct kvg_pipeline pipe;
@@ -280,6 +280,18 @@ static double keeping(struct kvg_equal *e, size_t n_keep, struct kvg_equal_at at
     return kvg_equal_bytes(e, at, &b);
 }
 
+/* Bytes need not grow with the budget (a strategy may halve its cache at once): the nearest of a grid
+ * of budgets. */
+static size_t look_around(struct kvg_equal *e, size_t best, struct kvg_equal_at at, double target)
+{
+    for (size_t i = 1; i < GRID; i++) {
+        size_t n = at.n_tokens * i / GRID;
+        if (n > 0 && fabs(keeping(e, n, at) - target) < fabs(keeping(e, best, at) - target))
+            best = n;
+    }
+    return best;
+}
+
 int kvg_equal_find(struct kvg_equal *e, struct kvg_equal_at at, double target,
                    struct kvg_budget *budget, struct kvg_err *err)
 {
@@ -309,6 +321,8 @@ int kvg_equal_find(struct kvg_equal *e, struct kvg_equal_at at, double target,
             hi = mid;
     }
     size_t best = fabs(keeping(e, lo, at) - target) <= fabs(keeping(e, hi, at) - target) ? lo : hi;
+    if (!(fabs(keeping(e, best, at) / target - 1) <= 5 * KVG_EQUAL_TOLERANCE))
+        best = look_around(e, best, at, target);
     *budget = share_of(e, best, at.n_tokens);
     return 0;
 }

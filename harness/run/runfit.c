@@ -134,7 +134,7 @@ int kvg_runplan_fit(struct kvg_runplan *p, struct kvg_err *err)
     int rc = 0;
     for (size_t i = 0; i < p->n_strategies && !rc; i++) {
         struct kvg_plan_strategy *s = &p->strategies[i];
-        if (!s->target_bytes)
+        if (!(s->target_bytes > 0))
             continue;
         if (strcmp(opened, s->spec)) { /* targets of one spec stand together */
             kvg_equal_close(e);
