@@ -113,6 +113,52 @@ void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i,
     }
 }
 
+int kvg_votes_init(struct kvg_inst *in, int64_t window, int64_t kernel, struct kvg_err *err)
+{
+    if (kernel % 2 == 0)
+        return KVG_FAIL(err, KVG_EUSAGE, "strategy '%s': 'kernel=%lld' must be odd", in->s->name,
+                        (long long)kernel);
+    if (in->budget->kind == KVG_BUDGET_TOKENS && in->budget->value < (double)window)
+        return KVG_FAIL(err, KVG_EUSAGE,
+                        "strategy '%s': a budget of %.0f tokens is smaller than the window of "
+                        "%lld; raise 'budget' or lower 'window'",
+                        in->s->name, in->budget->value, (long long)window);
+    in->needs.n_obs = 1;
+    in->needs.obs[0].window = (size_t)window;
+    return 0;
+}
+
+void kvg_votes_score(const struct kvg_inst *in, const struct kvg_view *v, size_t head,
+                     size_t n_keep, size_t window, size_t kernel, int maximum, float *out)
+{
+    size_t n = kvg_view_slots(v, head), n_old = n - kvg_window_slots(window, n, n_keep);
+    kvg_obs_votes(in, v, in->first_obs, head, n_old, kernel, maximum, out);
+    for (size_t j = n_old; j < n; j++)
+        out[j] = KVG_MUST_STAY;
+}
+
+int kvg_sums_init(struct kvg_inst *in, struct kvg_err *err)
+{
+    (void)err;
+    in->needs.n_obs = 1;
+    in->needs.n_side = 1;
+    in->needs.side_floats[0] = 1;
+    return 0;
+}
+
+void kvg_sums_observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
+{
+    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
+        size_t n = kvg_view_slots(v, h);
+        float *now = v->scratch, *acc = v->scratch2;
+        kvg_obs_mean(in, v, in->first_obs, h, n, now);
+        kvg_store_side_get(columns, v->layer, h, in->first_side, acc);
+        for (size_t j = 0; j < n; j++)
+            acc[j] += now[j];
+        kvg_store_side_put(columns, v->layer, h, in->first_side, acc);
+    }
+}
+
 void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out)
 {
     size_t half = k / 2;

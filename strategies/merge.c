@@ -20,28 +20,6 @@ struct opt {
 enum { PROMPT_DROP, PROMPT_MERGE };
 enum { AGAINST_MEAN, AGAINST_MAX };
 
-static int init(struct kvg_inst *in, struct kvg_err *err)
-{
-    (void)err;
-    in->needs.n_obs = 1;
-    in->needs.n_side = 1;
-    in->needs.side_floats[0] = 1;
-    return 0;
-}
-
-static void observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
-{
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h);
-        float *now = v->scratch, *acc = v->scratch2;
-        kvg_obs_mean(in, v, in->first_obs, h, n, now);
-        kvg_store_side_get(columns, v->layer, h, in->first_side, acc);
-        for (size_t j = 0; j < n; j++)
-            acc[j] += now[j];
-        kvg_store_side_put(columns, v->layer, h, in->first_side, acc);
-    }
-}
-
 /* Marks what stays of n slots; their sums of attention to acc. */
 static void choose(const struct kvg_inst *in, const struct kvg_view *v, size_t head, size_t n,
                    size_t n_keep, float *acc, unsigned char *stays)
@@ -159,7 +137,7 @@ const struct kvg_strategy kvg_merge = {
     .schedule = {KVG_SCHED_EVERY, 1},
     .random = 1,
     .path_dependent = 1,
-    .init = init,
-    .observe = observe,
+    .init = kvg_sums_init,
+    .observe = kvg_sums_observe,
     .compress = compress,
 };

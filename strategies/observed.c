@@ -11,28 +11,6 @@ struct opt {
     struct kvg_budget budget;
 };
 
-static int init(struct kvg_inst *in, struct kvg_err *err)
-{
-    (void)err;
-    in->needs.n_obs = 1;
-    in->needs.n_side = 1;
-    in->needs.side_floats[0] = 1;
-    return 0;
-}
-
-static void observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns)
-{
-    for (size_t h = 0; h < in->dims.n_kv_heads; h++) {
-        size_t n = kvg_view_slots(v, h);
-        float *now = v->scratch, *sum = v->scratch2;
-        kvg_obs_mean(in, v, in->first_obs, h, n, now);
-        kvg_store_side_get(columns, v->layer, h, in->first_side, sum);
-        for (size_t j = 0; j < n; j++)
-            sum[j] += now[j];
-        kvg_store_side_put(columns, v->layer, h, in->first_side, sum);
-    }
-}
-
 static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     size_t n = kvg_view_slots(v, head);
@@ -64,7 +42,7 @@ const struct kvg_strategy kvg_observed = {
     .opts_bytes = sizeof(struct opt),
     .schedule = {KVG_SCHED_TURN, 0},
     .path_dependent = 1,
-    .init = init,
-    .observe = observe,
+    .init = kvg_sums_init,
+    .observe = kvg_sums_observe,
     .score = score,
 };

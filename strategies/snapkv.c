@@ -12,28 +12,14 @@ struct opt {
 static int init(struct kvg_inst *in, struct kvg_err *err)
 {
     const struct opt *o = in->opt;
-    if (o->kernel % 2 == 0)
-        return KVG_FAIL(err, KVG_EUSAGE, "strategy 'snapkv': 'kernel=%lld' must be odd",
-                        (long long)o->kernel);
-    if (o->budget.kind == KVG_BUDGET_TOKENS && o->budget.value < (double)o->window)
-        return KVG_FAIL(err, KVG_EUSAGE,
-                        "strategy 'snapkv': a budget of %.0f tokens is smaller than the window of "
-                        "%lld; raise 'budget' or lower 'window'",
-                        o->budget.value, (long long)o->window);
-    in->needs.n_obs = 1;
-    in->needs.obs[0].window = (size_t)o->window;
-    return 0;
+    return kvg_votes_init(in, o->window, o->kernel, err);
 }
 
 static void score(struct kvg_inst *in, const struct kvg_view *v, size_t head, float *out)
 {
     const struct opt *o = in->opt;
-    size_t n = kvg_view_slots(v, head);
     size_t n_keep = kvg_budget_slots(in->budget, v->n_logical, &in->dims);
-    size_t n_old = n - kvg_window_slots((size_t)o->window, n, n_keep);
-    kvg_obs_votes(in, v, in->first_obs, head, n_old, (size_t)o->kernel, o->pool, out);
-    for (size_t j = n_old; j < n; j++)
-        out[j] = KVG_MUST_STAY;
+    kvg_votes_score(in, v, head, n_keep, (size_t)o->window, (size_t)o->kernel, o->pool, out);
 }
 
 static const struct kvg_opt opts[] = {

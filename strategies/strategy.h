@@ -365,6 +365,16 @@ void kvg_obs_mean(const struct kvg_inst *in, const struct kvg_view *v, size_t i,
  * heads of the KV head, pooled over `kernel` slots (kvg_pool_scores). Uses scratch. */
 void kvg_obs_votes(const struct kvg_inst *in, const struct kvg_view *v, size_t i, size_t head,
                    size_t n, size_t kernel, int maximum, float *out);
+/* init of a keeper by the votes of a prompt's last `window` queries: the pooling width must be odd and
+ * the budget hold the window. Its scores when n_keep slots stay: votes for the old slots, the window
+ * must stay. */
+int kvg_votes_init(struct kvg_inst *in, int64_t window, int64_t kernel, struct kvg_err *err);
+void kvg_votes_score(const struct kvg_inst *in, const struct kvg_view *v, size_t head,
+                     size_t n_keep, size_t window, size_t kernel, int maximum, float *out);
+/* init and observe of a keeper whose first side column is the attention that each slot has received
+ * from all queries so far, mean over the query heads of its KV head. */
+int kvg_sums_init(struct kvg_inst *in, struct kvg_err *err);
+void kvg_sums_observe(struct kvg_inst *in, const struct kvg_view *v, struct kvg_store *columns);
 /* out[j] = mean (maximum = 0) or maximum of x over [j - k/2, j + k/2]; outside of x counts as 0 and
  * is divided by k all the same. */
 void kvg_pool_scores(const float *x, size_t n, size_t k, int maximum, float *out);
